@@ -1,0 +1,10 @@
+module github.com/laminafs/lamina
+
+go 1.26.0
+
+require (
+	github.com/hanwen/go-fuse/v2 v2.12.1
+	github.com/pkg/xattr v0.4.12
+	github.com/spf13/cobra v1.10.2
+	golang.org/x/sys v0.49.0
+)
