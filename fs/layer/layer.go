@@ -161,7 +161,13 @@ type File interface {
 	CloneFrom(src File) error
 	// CloneRangeFrom shares a range of src (FICLONERANGE).
 	CloneRangeFrom(src File, srcOff, length, dstOff int64) error
-	// Flags returns the inode flags of chattr(1) (FS_IOC_GETFLAGS).
+	Flagged
+}
+
+// Flagged is what files and directories have and other objects have not: the
+// inode flags of chattr(1).
+type Flagged interface {
+	// Flags returns them (FS_IOC_GETFLAGS).
 	Flags() (uint32, error)
 	// SetFlags sets them (FS_IOC_SETFLAGS).
 	SetFlags(flags uint32) error
@@ -170,6 +176,7 @@ type File interface {
 // A Dir is an open directory of a layer.
 type Dir interface {
 	Object
+	Flagged
 	// StatAt returns the attributes of a child.
 	StatAt(name string) (Stat, error)
 	// GetxattrAt is Getxattr of a child, without opening it first.

@@ -1,0 +1,440 @@
+package layer
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// clearUmask makes the modes that the host calls pass to the kernel the ones
+// that files get. The umask belongs to the whole process, so it is cleared
+// once and stays cleared: who serves a union applies the umask of the caller.
+var clearUmask sync.Once
+
+// OpenHost opens the directory at path as the root of a layer that is only
+// read.
+//
+// Where the caller may, the root is a private clone of the mount without the
+// mounts below it (open_tree(2)), as kernel overlayfs does it: what is mounted
+// inside of a layer, the union's own mount included, is then not part of the
+// layer. Elsewhere such mounts are seen.
+func OpenHost(path string) (Dir, error) {
+	clearUmask.Do(func() { unix.Umask(0) })
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err == nil {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			unix.Close(fd)
+			return nil, &os.PathError{Op: "stat", Path: path, Err: err}
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			unix.Close(fd)
+			return nil, &os.PathError{Op: "open", Path: path, Err: unix.ENOTDIR}
+		}
+		return newHostDir(fd), nil
+	}
+	return OpenHostShared(path)
+}
+
+// OpenHostShared opens the directory at path as the root of a layer through
+// the mount that it lies on. An upper and its work directory need that: between
+// two clones of a mount neither rename(2) nor link(2) works.
+func OpenHostShared(path string) (Dir, error) {
+	clearUmask.Do(func() { unix.Umask(0) })
+	fd, err := retryInt(func() (int, error) {
+		return unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return newHostDir(fd), nil
+}
+
+func newHostDir(fd int) *hostDir { return &hostDir{hostObject{fd: fd, path: true}} }
+
+// retryInt calls f until it is not interrupted: the runtime's own preemption
+// signals can interrupt calls on network and FUSE filesystems.
+func retryInt(f func() (int, error)) (int, error) {
+	for {
+		n, err := f()
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
+func retry(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// procPath names the file behind a descriptor. Following that link leads to
+// the very inode, also of a symbolic link, and never through a directory of
+// the layer.
+func procPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+// procChild names a child of the directory behind a descriptor; with a call
+// that does not follow the last component it stays inside of the directory.
+func procChild(fd int, name string) string {
+	return "/proc/self/fd/" + strconv.Itoa(fd) + "/" + name
+}
+
+// hostObject is a descriptor of any type of file; path tells that it was
+// opened with O_PATH.
+type hostObject struct {
+	fd   int
+	path bool
+}
+
+var (
+	_ Object = (*hostObject)(nil)
+	_ File   = (*hostFile)(nil)
+	_ Dir    = (*hostDir)(nil)
+)
+
+// Descriptor is what host objects can do beyond Object: tell the number of
+// their descriptor, for what only the kernel can do with it (passthrough,
+// splice).
+type Descriptor interface{ Fd() int }
+
+// Fd returns the descriptor, which stays the object's.
+func (o *hostObject) Fd() int { return o.fd }
+
+func (o *hostObject) Close() error { return unix.Close(o.fd) }
+
+const statxMask = unix.STATX_BASIC_STATS | unix.STATX_BTIME
+
+func (o *hostObject) Stat() (Stat, error) { return hostStat(o.fd, "", unix.AT_EMPTY_PATH) }
+
+func hostStat(fd int, name string, flags int) (Stat, error) {
+	var sx unix.Statx_t
+	flags |= unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
+	for {
+		err := unix.Statx(fd, name, flags, statxMask, &sx)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return Stat{}, err
+		}
+		break
+	}
+	return Stat{
+		Dev:       unix.Mkdev(sx.Dev_major, sx.Dev_minor),
+		Ino:       sx.Ino,
+		Mode:      uint32(sx.Mode),
+		Nlink:     sx.Nlink,
+		UID:       sx.Uid,
+		GID:       sx.Gid,
+		Rdev:      unix.Mkdev(sx.Rdev_major, sx.Rdev_minor),
+		Size:      int64(sx.Size),
+		Blocks:    int64(sx.Blocks),
+		Blksize:   sx.Blksize,
+		Atime:     Time{sx.Atime.Sec, sx.Atime.Nsec},
+		Mtime:     Time{sx.Mtime.Sec, sx.Mtime.Nsec},
+		Ctime:     Time{sx.Ctime.Sec, sx.Ctime.Nsec},
+		Btime:     Time{sx.Btime.Sec, sx.Btime.Nsec},
+		MountRoot: sx.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0,
+	}, nil
+}
+
+func (o *hostObject) Chmod(mode uint32) error {
+	if !o.path {
+		return retry(func() error { return unix.Fchmod(o.fd, mode) })
+	}
+	return retry(func() error { return unix.Chmod(procPath(o.fd), mode) })
+}
+
+func (o *hostObject) Chown(uid, gid int) error {
+	return retry(func() error { return unix.Fchownat(o.fd, "", uid, gid, unix.AT_EMPTY_PATH) })
+}
+
+func (o *hostObject) SetTimes(atime, mtime Time) error {
+	ts := []unix.Timespec{
+		{Sec: atime.Sec, Nsec: int64(atime.Nsec)},
+		{Sec: mtime.Sec, Nsec: int64(mtime.Nsec)},
+	}
+	err := retry(func() error { return unix.UtimesNanoAt(o.fd, "", ts, unix.AT_EMPTY_PATH) })
+	if err == unix.EINVAL { // before Linux 5.8 the flag was unknown here
+		return retry(func() error { return unix.UtimesNanoAt(unix.AT_FDCWD, procPath(o.fd), ts, 0) })
+	}
+	return err
+}
+
+func (o *hostObject) Getxattr(attr string, dest []byte) (int, error) {
+	if o.path {
+		return retryInt(func() (int, error) { return unix.Getxattr(procPath(o.fd), attr, dest) })
+	}
+	return retryInt(func() (int, error) { return unix.Fgetxattr(o.fd, attr, dest) })
+}
+
+func (o *hostObject) Listxattr(dest []byte) (int, error) {
+	if o.path {
+		return retryInt(func() (int, error) { return unix.Listxattr(procPath(o.fd), dest) })
+	}
+	return retryInt(func() (int, error) { return unix.Flistxattr(o.fd, dest) })
+}
+
+func (o *hostObject) Setxattr(attr string, value []byte, flags int) error {
+	if o.path {
+		return retry(func() error { return unix.Setxattr(procPath(o.fd), attr, value, flags) })
+	}
+	return retry(func() error { return unix.Fsetxattr(o.fd, attr, value, flags) })
+}
+
+func (o *hostObject) Removexattr(attr string) error {
+	if o.path {
+		return retry(func() error { return unix.Removexattr(procPath(o.fd), attr) })
+	}
+	return retry(func() error { return unix.Fremovexattr(o.fd, attr) })
+}
+
+func (o *hostObject) Readlink() (string, error) {
+	target, err := hostReadlink(o.fd, "")
+	if err == unix.ENOENT { // readlinkat(2): the answer for what is no link
+		err = unix.EINVAL
+	}
+	return target, err
+}
+
+func hostReadlink(fd int, name string) (string, error) {
+	var buf [unix.PathMax]byte
+	n, err := retryInt(func() (int, error) { return unix.Readlinkat(fd, name, buf[:]) })
+	if err != nil {
+		return "", err
+	}
+	return string(buf[:n]), nil
+}
+
+func (o *hostObject) Handle() (FileHandle, error) {
+	h, _, err := unix.NameToHandleAt(o.fd, "", unix.AT_EMPTY_PATH)
+	if err != nil {
+		return FileHandle{}, err
+	}
+	return FileHandle{Type: h.Type(), Bytes: h.Bytes()}, nil
+}
+
+// hostDir is a directory opened with O_PATH. What needs more than that (its
+// entries, an fsync) opens "." anew, which also keeps readers apart.
+type hostDir struct{ hostObject }
+
+func (d *hostDir) StatAt(name string) (Stat, error) {
+	if err := CheckName(name); err != nil {
+		return Stat{}, err
+	}
+	return hostStat(d.fd, name, 0)
+}
+
+func (d *hostDir) GetxattrAt(name, attr string, dest []byte) (int, error) {
+	if err := CheckName(name); err != nil {
+		return 0, err
+	}
+	return retryInt(func() (int, error) { return unix.Lgetxattr(procChild(d.fd, name), attr, dest) })
+}
+
+func (d *hostDir) ReadlinkAt(name string) (string, error) {
+	if err := CheckName(name); err != nil {
+		return "", err
+	}
+	return hostReadlink(d.fd, name)
+}
+
+func (d *hostDir) open(name string, flags int, mode uint32) (int, error) {
+	if err := CheckName(name); err != nil {
+		return -1, err
+	}
+	return retryInt(func() (int, error) {
+		return unix.Openat(d.fd, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+	})
+}
+
+func (d *hostDir) Lookup(name string) (Object, error) {
+	fd, err := d.open(name, unix.O_PATH, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &hostObject{fd: fd, path: true}, nil
+}
+
+func (d *hostDir) OpenFile(name string, flags int, mode uint32) (File, error) {
+	if flags&unix.O_EXCL == 0 {
+		// Opening a device runs its driver, so look before.
+		st, err := d.StatAt(name)
+		if err != nil {
+			return nil, err
+		}
+		switch st.Type() {
+		case unix.S_IFREG:
+		case unix.S_IFDIR:
+			return nil, unix.EISDIR
+		case unix.S_IFLNK:
+			return nil, unix.ELOOP
+		default:
+			return nil, unix.ENXIO
+		}
+	}
+	fd, err := d.open(name, flags|unix.O_NONBLOCK|unix.O_NOCTTY, mode)
+	if err != nil {
+		return nil, err
+	}
+	return &hostFile{hostObject{fd: fd}}, nil
+}
+
+func (d *hostDir) OpenDir(name string) (Dir, error) {
+	fd, err := d.open(name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	return newHostDir(fd), nil
+}
+
+// reopen opens the directory itself, for what O_PATH does not allow.
+func (d *hostDir) reopen() (int, error) {
+	return retryInt(func() (int, error) {
+		return unix.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	})
+}
+
+var direntBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
+
+func (d *hostDir) ReadDir() ([]Dirent, error) {
+	fd, err := d.reopen()
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	bp := direntBuffers.Get().(*[]byte)
+	defer direntBuffers.Put(bp)
+	var out []Dirent
+	for {
+		n, err := retryInt(func() (int, error) { return unix.Getdents(fd, *bp) })
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			return out, nil
+		}
+		out = parseDirents((*bp)[:n], out)
+	}
+}
+
+func (d *hostDir) Mkdir(name string, mode uint32) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	return retry(func() error { return unix.Mkdirat(d.fd, name, mode) })
+}
+
+func (d *hostDir) Mknod(name string, mode uint32, rdev uint64) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	return retry(func() error { return unix.Mknodat(d.fd, name, mode, int(rdev)) })
+}
+
+func (d *hostDir) Symlink(target, name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	return retry(func() error { return unix.Symlinkat(target, d.fd, name) })
+}
+
+// linkByProc remembers that linkat(2) with AT_EMPTY_PATH is not for us: it
+// takes CAP_DAC_READ_SEARCH, or Linux 6.10 and the credentials of the opener.
+var linkByProc atomic.Bool
+
+func (d *hostDir) Link(obj Object, name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	h, ok := obj.(Descriptor)
+	if !ok {
+		return unix.EXDEV
+	}
+	if !linkByProc.Load() {
+		err := retry(func() error { return unix.Linkat(h.Fd(), "", d.fd, name, unix.AT_EMPTY_PATH) })
+		if err != unix.ENOENT {
+			return err
+		}
+	}
+	err := retry(func() error {
+		return unix.Linkat(unix.AT_FDCWD, procPath(h.Fd()), d.fd, name, unix.AT_SYMLINK_FOLLOW)
+	})
+	if err == nil {
+		linkByProc.Store(true)
+	}
+	return err
+}
+
+func (d *hostDir) Unlink(name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	return retry(func() error { return unix.Unlinkat(d.fd, name, 0) })
+}
+
+func (d *hostDir) Rmdir(name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	return retry(func() error { return unix.Unlinkat(d.fd, name, unix.AT_REMOVEDIR) })
+}
+
+func (d *hostDir) Rename(oldName string, to Dir, newName string, flags uint) error {
+	if err := CheckName(oldName); err != nil {
+		return err
+	}
+	if err := CheckName(newName); err != nil {
+		return err
+	}
+	t, ok := to.(Descriptor)
+	if !ok {
+		return unix.EXDEV
+	}
+	return retry(func() error { return unix.Renameat2(d.fd, oldName, t.Fd(), newName, flags) })
+}
+
+func (d *hostDir) TmpFile(mode uint32) (File, error) {
+	fd, err := retryInt(func() (int, error) {
+		return unix.Openat(d.fd, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, mode)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &hostFile{hostObject{fd: fd}}, nil
+}
+
+func (d *hostDir) Sync() error {
+	fd, err := d.reopen()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return retry(func() error { return unix.Fsync(fd) })
+}
+
+func (d *hostDir) Statfs() (Statfs, error) {
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Fstatfs(d.fd, &st) }); err != nil {
+		return Statfs{}, err
+	}
+	return Statfs{
+		Type: st.Type, Bsize: uint32(st.Bsize), Frsize: uint32(st.Frsize), NameLen: uint32(st.Namelen),
+		Blocks: st.Blocks, Bfree: st.Bfree, Bavail: st.Bavail, Files: st.Files, Ffree: st.Ffree,
+	}, nil
+}
+
+// String names the directory for messages, as the kernel knows it now.
+func (d *hostDir) String() string {
+	if p, err := os.Readlink(procPath(d.fd)); err == nil {
+		return p
+	}
+	return fmt.Sprintf("descriptor %d", d.fd)
+}
