@@ -239,6 +239,13 @@ func (d *hostDir) GetxattrAt(name, attr string, dest []byte) (int, error) {
 	return retryInt(func() (int, error) { return unix.Lgetxattr(procChild(d.fd, name), attr, dest) })
 }
 
+func (d *hostDir) ListxattrAt(name string, dest []byte) (int, error) {
+	if err := CheckName(name); err != nil {
+		return 0, err
+	}
+	return retryInt(func() (int, error) { return unix.Llistxattr(procChild(d.fd, name), dest) })
+}
+
 func (d *hostDir) ReadlinkAt(name string) (string, error) {
 	if err := CheckName(name); err != nil {
 		return "", err

@@ -181,6 +181,8 @@ type Dir interface {
 	StatAt(name string) (Stat, error)
 	// GetxattrAt is Getxattr of a child, without opening it first.
 	GetxattrAt(name, attr string, dest []byte) (int, error)
+	// ListxattrAt is Listxattr of a child.
+	ListxattrAt(name string, dest []byte) (int, error)
 	// ReadlinkAt returns the target of a symbolic link.
 	ReadlinkAt(name string) (string, error)
 	// Lookup returns a handle to a child of any type. It opens nothing that
