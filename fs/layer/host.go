@@ -213,6 +213,23 @@ func hostReadlink(fd int, name string) (string, error) {
 	return string(buf[:n]), nil
 }
 
+func (o *hostObject) Reopen(flags int) (File, error) {
+	st, err := o.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.IsRegular() {
+		return nil, unix.EINVAL
+	}
+	fd, err := retryInt(func() (int, error) {
+		return unix.Open(procPath(o.fd), flags|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &hostFile{hostObject{fd: fd}}, nil
+}
+
 func (o *hostObject) Handle() (FileHandle, error) {
 	h, _, err := unix.NameToHandleAt(o.fd, "", unix.AT_EMPTY_PATH)
 	if err != nil {

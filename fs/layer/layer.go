@@ -130,6 +130,9 @@ type Object interface {
 	Removexattr(attr string) error
 	// Readlink returns the target of a symbolic link, EINVAL for all else.
 	Readlink() (string, error)
+	// Reopen opens the data of a regular file anew, through the handle and not
+	// by any name. Flags are those of open(2).
+	Reopen(flags int) (File, error)
 	// Handle returns the identity of the inode, EOPNOTSUPP where the
 	// filesystem has no file handles.
 	Handle() (FileHandle, error)
