@@ -8,3 +8,5 @@ require (
 	github.com/spf13/cobra v1.10.2
 	golang.org/x/sys v0.49.0
 )
+
+require github.com/moby/sys/mountinfo v0.7.2 // indirect

@@ -1,0 +1,35 @@
+package fusefs
+
+import (
+	"fmt"
+
+	"github.com/moby/sys/mountinfo"
+)
+
+// isMounted reports whether the filesystem with that device number is mounted
+// on path, visibly or below another mount.
+func isMounted(dev, path string) (bool, error) {
+	mounts, err := mountsOn(path)
+	if err != nil {
+		return false, err
+	}
+	for _, m := range mounts {
+		if devName(m) == dev {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// mountsOn returns what is mounted on exactly that path in this mount
+// namespace, the topmost last. It asks the kernel's table only: a server that
+// hangs does not hold it up.
+func mountsOn(path string) ([]*mountinfo.Info, error) {
+	mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) { return m.Mountpoint != path, false })
+	if err != nil {
+		return nil, fmt.Errorf("read the mount table: %w", err)
+	}
+	return mounts, nil
+}
+
+func devName(m *mountinfo.Info) string { return fmt.Sprintf("%d:%d", m.Major, m.Minor) }
