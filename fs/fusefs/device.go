@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -83,7 +84,22 @@ type device struct {
 	target  string // absolute, without symbolic links
 	mountID uint64 // as in mountinfo, 0 where the kernel does not tell
 	dev     uint64 // st_dev of the mounted filesystem
-	helper  *os.File
+	flags   MountFlags
+	helper  *os.File // holds fusermount3 alive under AutoUnmount
+}
+
+// info describes the mount to those who ask over the control socket.
+func (d *device) info() Info {
+	return Info{
+		Target:  d.target,
+		Source:  d.flags.FSName,
+		Type:    "fuse." + d.flags.Subtype,
+		Dev:     d.devName(),
+		Via:     d.via,
+		PID:     os.Getpid(),
+		UID:     os.Geteuid(),
+		Started: time.Now(),
+	}
 }
 
 // openDevice opens /dev/fuse and mounts it on the directory target, itself

@@ -17,7 +17,7 @@ func mountDirectly(dir *os.File, path string, m MountFlags) (*device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &device{fd: fd, via: viaMountAPI, target: path}
+	d := &device{fd: fd, via: viaMountAPI, target: path, flags: m}
 	err = d.mountByAPI(dir, m)
 	if wantsOldMount(err) {
 		d.via = viaMount

@@ -67,7 +67,7 @@ func mountByHelper(target string, m MountFlags) (*device, error) {
 		cmd.Wait() // how it ended is in its stderr
 		return nil, explainHelper(target, readAll(stderr), err)
 	}
-	d := &device{fd: fd, via: viaFusermount, target: target}
+	d := &device{fd: fd, via: viaFusermount, target: target, flags: m}
 	if m.AutoUnmount {
 		// The helper lives as long as the socket, and unmounts when it closes.
 		d.helper = ours

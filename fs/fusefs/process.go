@@ -1,0 +1,161 @@
+package fusefs
+
+import (
+	"fmt"
+	"io"
+	"log"
+	"log/syslog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+
+	"golang.org/x/sys/unix"
+)
+
+// prepareProcess makes the process fit to serve others: as many descriptors as
+// it may have, the modes that callers ask for, and the last to be killed when
+// memory runs out, because all that runs on the mount would hang or die with
+// it.
+func prepareProcess() {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < limit.Max {
+		limit.Cur = limit.Max
+		unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) // the soft limit serves as well, with more re-opening
+	}
+	signal.Ignore(unix.SIGPIPE) // a reader of stderr that goes away must not end the mount
+	unix.Umask(0)
+	protectFromOOM()
+}
+
+// oomScore is what long-running system services give themselves. It takes
+// CAP_SYS_RESOURCE to go below 0.
+const oomScore = -900
+
+func protectFromOOM() {
+	f, err := os.OpenFile("/proc/self/oom_score_adj", os.O_WRONLY, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	fmt.Fprint(f, oomScore) // refused to ordinary users, who keep what they have
+}
+
+// moveToBackground lets go of what the process shares with its caller: the
+// working directory, which would keep a filesystem busy, and stdin, stdout and
+// stderr, at whose end callers wait. The log goes on elsewhere.
+func moveToBackground(cfg *ServeConfig, info Info) (*crashFile, error) {
+	crash, err := openCrashFile(cfg.LogFile, info)
+	if err != nil {
+		return nil, err
+	}
+	out, err := backgroundLog(cfg.LogFile, info)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chdir("/"); err != nil {
+		return nil, err
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	for _, stdio := range []int{0, 1, 2} {
+		if err := unix.Dup3(int(null.Fd()), stdio, 0); err != nil {
+			return nil, os.NewSyscallError("dup3", err)
+		}
+	}
+	if out != nil {
+		cfg.Log.SetOutput(out)
+	}
+	return crash, nil
+}
+
+// backgroundLog opens what a server in the background reports to.
+func backgroundLog(path string, info Info) (io.Writer, error) {
+	if path != "" {
+		return openLog(path)
+	}
+	if w, err := syslog.New(syslog.LOG_DAEMON|syslog.LOG_WARNING, filepath.Base(os.Args[0])); err == nil {
+		return w, nil
+	}
+	// No syslog, as in most containers.
+	dir, err := runtimeDir()
+	if err != nil {
+		return io.Discard, nil // the parent was told: ListenControl failed too
+	}
+	return &lateFile{path: filepath.Join(dir, info.Dev+".log")}, nil
+}
+
+func openLog(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("option logfile: %w", err)
+	}
+	return f, nil
+}
+
+// A lateFile is a log that exists only once something was written to it.
+type lateFile struct {
+	path string
+	file *os.File
+}
+
+func (l *lateFile) Write(p []byte) (int, error) {
+	if l.file == nil {
+		f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+		if err != nil {
+			return 0, err
+		}
+		l.file = f
+	}
+	return l.file.Write(p)
+}
+
+// A crashFile receives what the Go runtime prints when the server dies of a
+// bug: stderr is gone by then. The one beside the socket is named like it and
+// removed when it stayed empty.
+type crashFile struct{ path string }
+
+const crashSuffix = ".crash"
+
+func openCrashFile(logFile string, info Info) (*crashFile, error) {
+	c := &crashFile{}
+	path := logFile
+	if path == "" {
+		dir, err := runtimeDir()
+		if err != nil {
+			return c, nil
+		}
+		path = filepath.Join(dir, info.Dev+crashSuffix)
+		c.path = path
+	}
+	f, err := openLog(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if err := debug.SetCrashOutput(f, debug.CrashOptions{}); err != nil {
+		return nil, fmt.Errorf("write crashes to %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// discard removes the file of a server that ended as it should.
+func (c *crashFile) discard() {
+	if c.path != "" {
+		removeEmpty(c.path)
+	}
+}
+
+// removeEmpty removes a file that nothing was written to.
+func removeEmpty(path string) {
+	if st, err := os.Stat(path); err == nil && st.Size() == 0 {
+		os.Remove(path)
+	}
+}
+
+// NewLogger returns a logger for servers: on stderr with the name of the
+// program, as error messages of commands are.
+func NewLogger(name string) *log.Logger { return log.New(os.Stderr, name+": ", log.Lmsgprefix) }
