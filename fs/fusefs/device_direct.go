@@ -44,7 +44,7 @@ func wantsOldMount(err error) bool {
 	case unix.EPERM:
 		return fail.call == "fsopen"
 	case unix.EINVAL:
-		return strings.HasPrefix(fail.call, "fsconfig ") && len(fail.value) > 255
+		return strings.HasPrefix(fail.call, "fsconfig ") && len(fail.value) > maxParam
 	}
 	return false
 }
@@ -66,15 +66,50 @@ func (e *mountError) Error() string {
 
 func (e *mountError) Unwrap() error { return e.errno }
 
-// mountByAPI makes the mount out of sight and then moves it into place, so
-// that nobody sees it with half of its flags.
+// mountByAPI is the way of fsopen(2), since Linux 5.2.
 func (d *device) mountByAPI(dir *os.File, m MountFlags) error {
-	fsfd, err := unix.Fsopen("fuse", unix.FSOPEN_CLOEXEC)
+	mfd, err := mountNew("fuse", dir, m, func(fsfd int) error { return configure(fsfd, m.params(d.fd)) })
 	if err != nil {
-		return &mountError{call: "fsopen", errno: err.(unix.Errno)}
+		return err
+	}
+	defer unix.Close(mfd)
+	if err := d.settle(mfd, m); err != nil {
+		unix.Unmount(d.target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		return err
+	}
+	return nil
+}
+
+// mountNew makes a filesystem and its mount out of sight and then moves it onto
+// dir, so that nobody sees it with half of its flags. It returns a descriptor
+// of the mount.
+func mountNew(fstype string, dir *os.File, m MountFlags, configure func(fsfd int) error) (int, error) {
+	fsfd, err := unix.Fsopen(fstype, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, &mountError{call: "fsopen", errno: err.(unix.Errno)}
 	}
 	defer unix.Close(fsfd)
-	for _, p := range m.params(d.fd) {
+	if err := configure(fsfd); err != nil {
+		return -1, err
+	}
+	if err := unix.FsconfigCreate(fsfd); err != nil {
+		return -1, kernelError(fsfd, "fsconfig create", "", err)
+	}
+	mfd, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, m.attributes())
+	if err != nil {
+		return -1, kernelError(fsfd, "fsmount", "", err)
+	}
+	if err := unix.MoveMount(mfd, "", int(dir.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+		unix.Close(mfd)
+		return -1, kernelError(fsfd, "move_mount", "", err)
+	}
+	return mfd, nil
+}
+
+// configure hands parameters to a filesystem that is being made.
+func configure(fsfd int, params []mountParam) error {
+	for _, p := range params {
+		var err error
 		if p.value == "" {
 			err = unix.FsconfigSetFlag(fsfd, p.name)
 		} else {
@@ -84,33 +119,26 @@ func (d *device) mountByAPI(dir *os.File, m MountFlags) error {
 			return kernelError(fsfd, "fsconfig "+p.name, p.value, err)
 		}
 	}
-	if err := unix.FsconfigCreate(fsfd); err != nil {
-		return kernelError(fsfd, "fsconfig create", "", err)
-	}
-	mfd, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, m.attributes())
-	if err != nil {
-		return kernelError(fsfd, "fsmount", "", err)
-	}
-	defer unix.Close(mfd)
-	if err := unix.MoveMount(mfd, "", int(dir.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
-		return kernelError(fsfd, "move_mount", "", err)
-	}
-	if err := d.settle(mfd, m); err != nil {
-		unix.Unmount(d.target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		return err
-	}
 	return nil
 }
 
 // settle does what can only be done to a mount that is in place.
 func (d *device) settle(mfd int, m MountFlags) error {
-	if m.Propagation != "" {
-		attr := unix.MountAttr{Propagation: uint64(propagationFlags[strings.TrimPrefix(m.Propagation, "r")])}
-		if err := unix.MountSetattr(mfd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
-			return &mountError{call: "mount_setattr " + m.Propagation, errno: err.(unix.Errno)}
-		}
+	if err := setPropagation(mfd, m.Propagation); err != nil {
+		return err
 	}
 	return d.identify(mfd, "", unix.AT_EMPTY_PATH)
+}
+
+func setPropagation(mfd int, kind string) error {
+	if kind == "" {
+		return nil
+	}
+	attr := unix.MountAttr{Propagation: uint64(propagationFlags[strings.TrimPrefix(kind, "r")])}
+	if err := unix.MountSetattr(mfd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		return &mountError{call: "mount_setattr " + kind, errno: err.(unix.Errno)}
+	}
+	return nil
 }
 
 // propagationFlags are those of mount_namespaces(7). There is nothing below a
@@ -125,7 +153,7 @@ var propagationFlags = map[string]uintptr{
 type mountParam struct{ name, value string }
 
 // params lists what the filesystem itself is told (fs/fuse/inode.c,
-// fuse_fs_parameters, and fs/fs_context.c for the flags of a superblock).
+// fuse_fs_parameters).
 func (m MountFlags) params(fd int) []mountParam {
 	list := []mountParam{
 		{"source", m.FSName},
@@ -144,10 +172,21 @@ func (m MountFlags) params(fd int) []mountParam {
 	add(m.AllowOther, "allow_other", "")
 	add(m.MaxRead != 0, "max_read", strconv.FormatUint(uint64(m.MaxRead), 10))
 	add(m.Context != "" && selinuxEnabled(), "context", m.Context)
-	add(m.ReadOnly, "ro", "")
-	add(m.Sync, "sync", "")
-	add(m.DirSync, "dirsync", "")
-	add(m.LazyTime, "lazytime", "")
+	return append(list, m.superblockParams()...)
+}
+
+// superblockParams are the flags of a superblock, the same for every
+// filesystem.
+func (m MountFlags) superblockParams() []mountParam {
+	var list []mountParam
+	for _, f := range []struct {
+		set  bool
+		name string
+	}{{m.ReadOnly, "ro"}, {m.Sync, "sync"}, {m.DirSync, "dirsync"}, {m.LazyTime, "lazytime"}} {
+		if f.set {
+			list = append(list, mountParam{name: f.name})
+		}
+	}
 	return list
 }
 

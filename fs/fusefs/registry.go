@@ -99,6 +99,14 @@ func realUID() int {
 	return uid
 }
 
+// inUserNamespace reports whether this process lives in a user namespace other
+// than the machine's first, which always has this number
+// (include/uapi/linux/nsfs.h, USER_NS_INIT_INO).
+func inUserNamespace() bool {
+	ns, err := os.Readlink("/proc/self/ns/user")
+	return err == nil && ns != "user:[4026531837]"
+}
+
 // makePrivate makes a directory that nobody else can enter, or finds that dir
 // is one. In /tmp anybody could have made it first.
 func makePrivate(dir string) error {
