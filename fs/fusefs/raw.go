@@ -1,0 +1,276 @@
+package fusefs
+
+import (
+	"errors"
+	"math"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/fs/layer"
+	"github.com/laminafs/lamina/fs/union"
+)
+
+// rawFS answers the kernel's requests from a union. It translates and decides
+// nothing: what a request means is said in package union.
+//
+// In the zero-message profile OPEN, OPENDIR, FLUSH and ACCESS are answered with
+// ENOSYS once, which makes the kernel never ask again and keep its caches from
+// open to open. There are then no file handles: all requests name a node.
+type rawFS struct {
+	fuse.RawFileSystem
+	union *union.FS
+	count counters
+	// timeout is how long the kernel may believe what it was told.
+	timeout time.Duration
+	// labels tells that some layer may hold SELinux labels.
+	labels bool
+}
+
+// forever is as good as never for a cache, and is not an overflow to anyone.
+const forever = 10 * 365 * 24 * time.Hour
+
+// counters counts the requests by operation.
+type counters struct {
+	ops           [opCount]atomic.Uint64
+	errors        atomic.Uint64
+	read, written atomic.Uint64
+}
+
+type op int
+
+const (
+	opLookup op = iota
+	opForget
+	opGetattr
+	opSetattr
+	opReadlink
+	opSymlink
+	opMknod
+	opMkdir
+	opUnlink
+	opRmdir
+	opRename
+	opLink
+	opOpen
+	opRead
+	opWrite
+	opStatfs
+	opFsync
+	opSetxattr
+	opGetxattr
+	opListxattr
+	opRemovexattr
+	opReaddir
+	opReaddirplus
+	opCreate
+	opTmpfile
+	opIoctl
+	opFallocate
+	opLseek
+	opCopyFileRange
+	opStatx
+	opCount
+)
+
+var opNames = [opCount]string{
+	"LOOKUP", "FORGET", "GETATTR", "SETATTR", "READLINK", "SYMLINK", "MKNOD", "MKDIR", "UNLINK", "RMDIR",
+	"RENAME", "LINK", "OPEN", "READ", "WRITE", "STATFS", "FSYNC", "SETXATTR", "GETXATTR", "LISTXATTR",
+	"REMOVEXATTR", "READDIR", "READDIRPLUS", "CREATE", "TMPFILE", "IOCTL", "FALLOCATE", "LSEEK",
+	"COPY_FILE_RANGE", "STATX",
+}
+
+func (r *rawFS) String() string { return "lamina" }
+
+// begin counts a request.
+func (r *rawFS) begin(o op) { r.count.ops[o].Add(1) }
+
+// status turns an error into a reply.
+func (r *rawFS) status(err error) fuse.Status {
+	if err == nil {
+		return fuse.OK
+	}
+	var e syscall.Errno
+	if !errors.As(err, &e) {
+		e = unix.EIO
+	}
+	if e != unix.ENOENT && e != unix.ENODATA {
+		r.count.errors.Add(1)
+	}
+	return fuse.Status(e)
+}
+
+// node finds the node of a request. The kernel only names what it was given, so
+// a missing one is a damaged request.
+func (r *rawFS) node(id uint64) *union.Node { return r.union.Node(id) }
+
+const stale = fuse.Status(unix.ESTALE)
+
+func caller(h *fuse.InHeader, umask uint32) union.Caller {
+	return union.Caller{UID: h.Uid, GID: h.Gid, Umask: umask}
+}
+
+func fillAttr(out *fuse.Attr, a *union.Attr) {
+	out.Ino = a.Ino
+	out.Size = uint64(a.Size)
+	out.Blocks = uint64(a.Blocks)
+	out.Atime, out.Atimensec = uint64(a.Atime.Sec), a.Atime.Nsec
+	out.Mtime, out.Mtimensec = uint64(a.Mtime.Sec), a.Mtime.Nsec
+	out.Ctime, out.Ctimensec = uint64(a.Ctime.Sec), a.Ctime.Nsec
+	out.Mode = a.Mode
+	out.Nlink = a.Nlink
+	out.Uid, out.Gid = a.UID, a.GID
+	out.Rdev = uint32(a.Rdev)
+	out.Blksize = a.Blksize
+}
+
+func (r *rawFS) entry(out *fuse.EntryOut, n *union.Node, a *union.Attr) {
+	out.NodeId = n.ID()
+	out.SetEntryTimeout(r.timeout)
+	out.SetAttrTimeout(r.timeout)
+	fillAttr(&out.Attr, a)
+}
+
+func (r *rawFS) attr(out *fuse.AttrOut, a *union.Attr) {
+	out.SetTimeout(r.timeout)
+	fillAttr(&out.Attr, a)
+}
+
+func (r *rawFS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	r.begin(opLookup)
+	p := r.node(h.NodeId)
+	if p == nil {
+		return stale
+	}
+	n, a, err := r.union.Lookup(p, name)
+	if err == unix.ENOENT {
+		// An entry without a node is remembered as absent.
+		out.SetEntryTimeout(r.timeout)
+		return fuse.OK
+	}
+	if err != nil {
+		return r.status(err)
+	}
+	r.entry(out, n, &a)
+	return fuse.OK
+}
+
+func (r *rawFS) Forget(id, count uint64) {
+	r.begin(opForget)
+	if n := r.node(id); n != nil {
+		r.union.Forget(n, count)
+	}
+}
+
+func (r *rawFS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	r.begin(opGetattr)
+	n := r.node(in.NodeId)
+	if n == nil {
+		return stale
+	}
+	a, err := r.union.GetAttr(n)
+	if err != nil {
+		return r.status(err)
+	}
+	r.attr(out, &a)
+	return fuse.OK
+}
+
+// Bits of SetAttrIn.Valid that go-fuse has no names for (linux/fuse.h).
+const fattrKillSuidgid = 1 << 11
+
+func (r *rawFS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	r.begin(opSetattr)
+	n := r.node(in.NodeId)
+	if n == nil {
+		return stale
+	}
+	c := union.Change{KillPriv: in.Valid&fattrKillSuidgid != 0}
+	if in.Valid&fuse.FATTR_MODE != 0 {
+		c.Mode = &in.Mode
+	}
+	if in.Valid&fuse.FATTR_UID != 0 {
+		c.UID = &in.Owner.Uid
+	}
+	if in.Valid&fuse.FATTR_GID != 0 {
+		c.GID = &in.Owner.Gid
+	}
+	if in.Valid&fuse.FATTR_SIZE != 0 {
+		size := int64(in.Size)
+		c.Size = &size
+	}
+	if in.Valid&fuse.FATTR_ATIME != 0 {
+		c.Atime = timeOf(in.Atime, in.Atimensec, in.Valid&fuse.FATTR_ATIME_NOW != 0)
+	}
+	if in.Valid&fuse.FATTR_MTIME != 0 {
+		c.Mtime = timeOf(in.Mtime, in.Mtimensec, in.Valid&fuse.FATTR_MTIME_NOW != 0)
+	}
+	a, err := r.union.SetAttr(n, c)
+	if err != nil {
+		return r.status(err)
+	}
+	r.attr(out, &a)
+	return fuse.OK
+}
+
+func timeOf(sec uint64, nsec uint32, now bool) *layer.Time {
+	if now {
+		return &layer.Time{Nsec: unix.UTIME_NOW}
+	}
+	return &layer.Time{Sec: int64(sec), Nsec: nsec}
+}
+
+func (r *rawFS) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+	r.begin(opReadlink)
+	n := r.node(h.NodeId)
+	if n == nil {
+		return nil, stale
+	}
+	target, err := r.union.Readlink(n)
+	return []byte(target), r.status(err)
+}
+
+func (r *rawFS) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status { return fuse.ENOSYS }
+
+func (r *rawFS) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	r.begin(opStatfs)
+	st, err := r.union.Statfs()
+	if err != nil {
+		return r.status(err)
+	}
+	out.Blocks, out.Bfree, out.Bavail = st.Blocks, st.Bfree, st.Bavail
+	out.Files, out.Ffree = st.Files, st.Ffree
+	out.Bsize, out.Frsize = st.Bsize, st.Frsize
+	out.NameLen = layer.NameMax
+	return fuse.OK
+}
+
+// Statx tells the birth time; the kernel asks only when a program wants it.
+func (r *rawFS) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
+	r.begin(opStatx)
+	n := r.node(in.NodeId)
+	if n == nil {
+		return stale
+	}
+	a, err := r.union.GetAttr(n)
+	if err != nil {
+		return r.status(err)
+	}
+	out.SetTimeout(r.timeout)
+	out.Mask = unix.STATX_BASIC_STATS
+	if a.Btime != (layer.Time{}) {
+		out.Mask |= unix.STATX_BTIME
+	}
+	out.Blksize, out.Nlink, out.Uid, out.Gid = a.Blksize, a.Nlink, a.UID, a.GID
+	out.Mode, out.Ino, out.Size, out.Blocks = uint16(a.Mode), a.Ino, uint64(a.Size), uint64(a.Blocks)
+	out.Atime, out.Btime, out.Ctime, out.Mtime = sxTime(a.Atime), sxTime(a.Btime), sxTime(a.Ctime), sxTime(a.Mtime)
+	out.RdevMajor, out.RdevMinor = unix.Major(a.Rdev), unix.Minor(a.Rdev)
+	return fuse.OK
+}
+
+func sxTime(t layer.Time) fuse.SxTime { return fuse.SxTime{Sec: uint64(t.Sec), Nsec: t.Nsec} }
+
+const maxOffset = math.MaxInt64

@@ -1,0 +1,204 @@
+package fusefs
+
+import (
+	"encoding/binary"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+func (r *rawFS) Open(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status {
+	r.begin(opOpen)
+	return fuse.ENOSYS
+}
+
+func (r *rawFS) Release(<-chan struct{}, *fuse.ReleaseIn) {}
+
+func (r *rawFS) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
+
+func (r *rawFS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	r.begin(opRead)
+	n := r.node(in.NodeId)
+	if n == nil {
+		return nil, stale
+	}
+	k, err := r.union.Read(n, buf[:min(len(buf), int(in.Size))], int64(in.Offset))
+	if err != nil {
+		return nil, r.status(err)
+	}
+	r.count.read.Add(uint64(k))
+	return fuse.ReadResultData(buf[:k]), fuse.OK
+}
+
+func (r *rawFS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	r.begin(opWrite)
+	n := r.node(in.NodeId)
+	if n == nil {
+		return 0, stale
+	}
+	k, err := r.union.Write(n, data, int64(in.Offset), in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0)
+	r.count.written.Add(uint64(k))
+	return uint32(k), r.status(err)
+}
+
+func (r *rawFS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status { return r.fsync(in) }
+
+// fsyncDataOnly is FUSE_FSYNC_FDATASYNC of linux/fuse.h.
+const fsyncDataOnly = 1
+
+func (r *rawFS) fsync(in *fuse.FsyncIn) fuse.Status {
+	r.begin(opFsync)
+	n := r.node(in.NodeId)
+	if n == nil {
+		return stale
+	}
+	return r.status(r.union.Fsync(n, in.FsyncFlags&fsyncDataOnly != 0))
+}
+
+func (r *rawFS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	r.begin(opFallocate)
+	n := r.node(in.NodeId)
+	if n == nil {
+		return stale
+	}
+	if in.Offset > maxOffset || in.Length > maxOffset-in.Offset {
+		return fuse.Status(unix.EFBIG)
+	}
+	err := r.union.Fallocate(n, in.Mode, int64(in.Offset), int64(in.Length), in.Uid != 0)
+	return r.status(err)
+}
+
+func (r *rawFS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	r.begin(opLseek)
+	n := r.node(in.NodeId)
+	if n == nil {
+		return stale
+	}
+	off, err := r.union.Seek(n, int64(in.Offset), int(in.Whence))
+	out.Offset = uint64(off)
+	return r.status(err)
+}
+
+func (r *rawFS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+	r.begin(opCopyFileRange)
+	src, dst := r.node(in.NodeId), r.node(in.NodeIdOut)
+	if src == nil || dst == nil {
+		return 0, stale
+	}
+	k, err := r.union.CopyRange(src, dst, int64(in.OffIn), int64(in.OffOut), int(min(in.Len, 1<<30)), in.Uid != 0)
+	r.count.written.Add(uint64(k))
+	return uint32(k), r.status(err)
+}
+
+func (r *rawFS) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
+	r.begin(opGetxattr)
+	n := r.node(h.NodeId)
+	if n == nil {
+		return 0, stale
+	}
+	k, err := r.union.Getxattr(n, attr, dest)
+	return uint32(k), r.status(err)
+}
+
+func (r *rawFS) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+	r.begin(opListxattr)
+	n := r.node(h.NodeId)
+	if n == nil {
+		return 0, stale
+	}
+	k, err := r.union.Listxattr(n, dest)
+	return uint32(k), r.status(err)
+}
+
+// setxattrKillSgid is FUSE_SETXATTR_ACL_KILL_SGID of linux/fuse.h.
+const setxattrKillSgid = 1
+
+func (r *rawFS) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
+	r.begin(opSetxattr)
+	n := r.node(in.NodeId)
+	if n == nil {
+		return stale
+	}
+	err := r.union.Setxattr(n, attr, data, int(in.Flags), in.SetXAttrFlags&setxattrKillSgid != 0)
+	return r.status(err)
+}
+
+func (r *rawFS) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string) fuse.Status {
+	r.begin(opRemovexattr)
+	n := r.node(h.NodeId)
+	if n == nil {
+		return stale
+	}
+	return r.status(r.union.Removexattr(n, attr))
+}
+
+// The ioctls that the kernel passes on for chattr(1), lsattr(1) and the like
+// (include/uapi/linux/fs.h).
+const (
+	fsIOCGetFlags  = 0x80086601
+	fsIOCSetFlags  = 0x40086602
+	fsIOCGetXAttr  = 0x801c581f
+	fsIOCSetXAttr  = 0x401c5820
+	fsxattrSize    = 28
+	fsXFlagsOffset = 0
+)
+
+// xflagBits pairs flags of chattr(1) with those of struct fsxattr.
+var xflagBits = []struct{ flag, xflag uint32 }{
+	{unix.STATX_ATTR_IMMUTABLE, 0x08}, // FS_IMMUTABLE_FL, FS_XFLAG_IMMUTABLE
+	{unix.STATX_ATTR_APPEND, 0x10},    // FS_APPEND_FL
+	{0x08, 0x20},                      // FS_SYNC_FL
+	{0x80, 0x40},                      // FS_NOATIME_FL
+	{unix.STATX_ATTR_NODUMP, 0x80},    // FS_NODUMP_FL
+}
+
+func (r *rawFS) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, out *fuse.IoctlOut, outbuf []byte) fuse.Status {
+	r.begin(opIoctl)
+	n := r.node(in.NodeId)
+	if n == nil {
+		return stale
+	}
+	switch in.Cmd {
+	case fsIOCGetFlags:
+		flags, err := r.union.Flags(n)
+		if err == nil && len(outbuf) >= 4 {
+			binary.LittleEndian.PutUint32(outbuf, flags)
+		}
+		return r.status(err)
+	case fsIOCSetFlags:
+		if len(inbuf) < 4 {
+			return fuse.EINVAL
+		}
+		return r.status(r.union.SetFlags(n, binary.LittleEndian.Uint32(inbuf)))
+	case fsIOCGetXAttr:
+		flags, err := r.union.Flags(n)
+		if err == nil && len(outbuf) >= fsxattrSize {
+			var x uint32
+			for _, b := range xflagBits {
+				if flags&b.flag != 0 {
+					x |= b.xflag
+				}
+			}
+			clear(outbuf)
+			binary.LittleEndian.PutUint32(outbuf[fsXFlagsOffset:], x)
+		}
+		return r.status(err)
+	case fsIOCSetXAttr:
+		if len(inbuf) < fsxattrSize {
+			return fuse.EINVAL
+		}
+		flags, err := r.union.Flags(n)
+		if err != nil {
+			return r.status(err)
+		}
+		x := binary.LittleEndian.Uint32(inbuf[fsXFlagsOffset:])
+		for _, b := range xflagBits {
+			flags &^= b.flag
+			if x&b.xflag != 0 {
+				flags |= b.flag
+			}
+		}
+		return r.status(r.union.SetFlags(n, flags))
+	}
+	return fuse.Status(unix.ENOTTY)
+}

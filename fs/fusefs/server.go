@@ -1,0 +1,254 @@
+package fusefs
+
+import (
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/fs/layer"
+	"github.com/laminafs/lamina/fs/mountopt"
+	"github.com/laminafs/lamina/fs/union"
+	"github.com/laminafs/lamina/whiteout"
+)
+
+// Config says what to mount where.
+type Config struct {
+	Options mountopt.Options
+	Target  string      // an existing directory
+	Log     *log.Logger // nil: the standard logger
+}
+
+// A Server is a mounted union. It serves from the moment that [Mount] returns
+// until it is unmounted, by whomever.
+type Server struct {
+	opt    mountopt.Options
+	union  *union.FS
+	raw    *rawFS
+	dev    *device
+	info   Info
+	kernel *fuse.Server
+
+	done    chan struct{}
+	unmount sync.Mutex
+}
+
+var _ Union = (*Server)(nil)
+
+// Mount opens the layers, mounts their union on cfg.Target and serves it. All
+// layers are open before anything is mounted, so the server never has to go
+// through its own mount, wherever that lies.
+func Mount(cfg Config) (*Server, error) {
+	if cfg.Log == nil {
+		cfg.Log = log.Default()
+	}
+	s := &Server{opt: cfg.Options, done: make(chan struct{})}
+	var err error
+	if s.union, err = openUnion(&cfg.Options); err != nil {
+		return nil, err
+	}
+	s.raw = newRawFS(s.union, &cfg.Options)
+	if s.dev, err = openDevice(cfg.Target, MountFlagsOf(&cfg.Options)); err != nil {
+		return nil, errors.Join(err, s.union.Close())
+	}
+	s.info = s.dev.info()
+	s.kernel, err = fuse.NewServer(s.raw, fmt.Sprintf("/dev/fd/%d", s.dev.fd), s.kernelOptions(cfg.Log))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("mount %s: talk to the kernel: %w", cfg.Target, err), s.dev.unmount(true), s.union.Close())
+	}
+	limitMemory()
+	go func() {
+		defer close(s.done)
+		s.kernel.Serve()
+	}()
+	return s, nil
+}
+
+// limitMemory makes the garbage collector keep less room than it would: a
+// server's memory is mostly its table of nodes, which lives long and is seldom
+// looked through.
+func limitMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(40)
+	}
+}
+
+// kernelOptions are the features that the server asks the kernel for.
+func (s *Server) kernelOptions(logger *log.Logger) *fuse.MountOptions {
+	o := &fuse.MountOptions{
+		MaxBackground:            64,
+		MaxWrite:                 int(s.opt.MaxWrite),
+		MaxReadAhead:             1 << 20,
+		DisableXAttrs:            s.opt.NoXattrs,
+		Debug:                    s.opt.Debug,
+		Logger:                   logger,
+		EnableSymlinkCaching:     true,
+		ExplicitDataCacheControl: true,
+		EnableAcl:                !s.opt.NoACL,
+		DisableSplice:            true,
+		ExtraCapabilities: fuse.CAP_DONT_MASK | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_SETXATTR_EXT |
+			fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_IOCTL_DIR | fuse.CAP_ASYNC_DIO,
+	}
+	if o.MaxWrite == 0 {
+		o.MaxWrite = 1 << 20
+	}
+	if s.opt.Writeback != nil && *s.opt.Writeback {
+		o.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
+	}
+	return o
+}
+
+func newRawFS(u *union.FS, o *mountopt.Options) *rawFS {
+	r := &rawFS{RawFileSystem: fuse.NewDefaultRawFileSystem(), union: u, timeout: forever}
+	if o.Timeout != nil {
+		r.timeout = time.Duration(min(*o.Timeout, forever.Seconds()) * float64(time.Second))
+	}
+	return r
+}
+
+// openUnion opens the layers that the options name and merges them.
+func openUnion(o *mountopt.Options) (fs *union.FS, err error) {
+	cfg := union.Config{Options: unionOptions(o)}
+	var opened []layer.Dir
+	defer func() {
+		if err != nil && fs == nil {
+			for _, d := range opened {
+				d.Close()
+			}
+		}
+	}()
+	open := func(what, path string, how func(string) (layer.Dir, error)) (union.Branch, error) {
+		d, err := how(path)
+		if err != nil {
+			return union.Branch{}, layerError(what, path, err)
+		}
+		d, err = adapt(d, o)
+		if err != nil {
+			return union.Branch{}, layerError(what, path, err)
+		}
+		opened = append(opened, d)
+		return union.Branch{Name: path, Root: d}, nil
+	}
+	for _, path := range o.Lower {
+		b, err := open("lower", path, layer.OpenHost)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Lowers = append(cfg.Lowers, b)
+	}
+	for _, path := range o.DataOnly {
+		b, err := open("data-only lower", path, layer.OpenHost)
+		if err != nil {
+			return nil, err
+		}
+		cfg.DataOnly = append(cfg.DataOnly, b)
+	}
+	if o.Upper != "" && !o.ReadOnly {
+		upper, err := open("upper", o.Upper, layer.OpenHostShared)
+		if err != nil {
+			return nil, err
+		}
+		if o.Work == "" {
+			return nil, fmt.Errorf("upperdir=%s: no workdir given: name an empty directory on the same filesystem", o.Upper)
+		}
+		work, err := layer.OpenHostShared(o.Work)
+		if err != nil {
+			return nil, layerError("work", o.Work, err)
+		}
+		cfg.Upper, cfg.Work = &upper, &union.Branch{Name: o.Work, Root: work}
+	} else if o.Upper != "" {
+		// Mounted read-only, the upper is only the topmost layer.
+		b, err := open("upper", o.Upper, layer.OpenHost)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Lowers = append([]union.Branch{b}, cfg.Lowers...)
+	}
+	opened = nil
+	return union.New(cfg)
+}
+
+// layerError says which directory cannot be used and what mends it.
+func layerError(what, path string, err error) error {
+	hint := ""
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		hint = ": make it first"
+	case errors.Is(err, unix.ENOTDIR):
+		hint = ": a layer is a directory; unpack an archive first"
+	case errors.Is(err, unix.EACCES):
+		hint = ": this user may not enter it"
+	}
+	return fmt.Errorf("%s directory: %w%s", what, err, hint)
+}
+
+func unionOptions(o *mountopt.Options) union.Options {
+	u := union.Options{
+		Redirect:    o.RedirectDir == mountopt.RedirectOn,
+		NoFollow:    o.RedirectDir == mountopt.RedirectNoFollow,
+		Metacopy:    o.Metacopy.Or(false),
+		Index:       o.Index.Or(true),
+		Volatile:    o.Volatile || !o.Fsync,
+		NoXattrs:    o.NoXattrs,
+		StaticNlink: o.StaticNlink,
+		Self:        union.Caller{UID: uint32(unix.Geteuid()), GID: uint32(unix.Getegid())},
+		Size:        int64(o.Size),
+		Inodes:      int64(o.Inodes),
+		MaxHandles:  maxHandles(),
+	}
+	if o.UserXattr {
+		u.Prefix = whiteout.User
+	}
+	switch o.Format {
+	case mountopt.FormatOverlay:
+		u.Prefix, u.Whiteouts = whiteout.Trusted, union.WhiteoutDevice
+	case mountopt.FormatOverlayUser:
+		u.Prefix, u.Whiteouts = whiteout.User, union.WhiteoutDevice
+	case mountopt.FormatXattr:
+		u.Whiteouts = union.WhiteoutXattr
+	case mountopt.FormatAufs:
+		u.Whiteouts = union.WhiteoutAufs
+	}
+	// Redirects are on where the kernel can follow them: it does not with
+	// marks in user.overlay.*.
+	u.RedirectAuto = o.RedirectDir == mountopt.RedirectDefault
+	return u
+}
+
+// maxHandles leaves a part of the descriptors that the process may have to
+// everything but layers.
+func maxHandles() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 512
+	}
+	return int(min(limit.Cur*3/4, 16384))
+}
+
+// Info says what is mounted where.
+func (s *Server) Info() Info { return s.info }
+
+// Wait returns when the union was unmounted and all requests are answered.
+func (s *Server) Wait() error {
+	<-s.done
+	return s.union.Close()
+}
+
+// Unmount takes the mount away. A busy one gives EBUSY, unless lazy, which
+// takes it out of sight at once and lets those who use it finish.
+func (s *Server) Unmount(lazy bool) error {
+	s.unmount.Lock()
+	defer s.unmount.Unlock()
+	select {
+	case <-s.done:
+		return nil
+	default:
+	}
+	return s.dev.unmount(lazy)
+}

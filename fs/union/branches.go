@@ -1,0 +1,105 @@
+package union
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// BranchInfo names a layer of a union.
+type BranchInfo struct {
+	Role string // upper, lower or data-only
+	Name string
+}
+
+// Branches returns the layers from the top.
+func (fs *FS) Branches() []BranchInfo {
+	fs.branchMu.RLock()
+	defer fs.branchMu.RUnlock()
+	var out []BranchInfo
+	if fs.upper != nil {
+		out = append(out, BranchInfo{"upper", fs.upper.name})
+	}
+	for _, b := range fs.lowers {
+		out = append(out, BranchInfo{"lower", b.name})
+	}
+	for _, b := range fs.data {
+		out = append(out, BranchInfo{"data-only", b.name})
+	}
+	return out
+}
+
+// Options returns the options in force.
+func (fs *FS) Options() Options { return fs.opt }
+
+// Handles returns the number of open descriptors of layers.
+func (fs *FS) Handles() int {
+	fs.handles.mu.Lock()
+	defer fs.handles.mu.Unlock()
+	n := 0
+	for _, e := range fs.handles.ring {
+		if !e.closed() {
+			n++
+		}
+	}
+	return n
+}
+
+// Usage returns the bytes and objects in the upper, 0 where they are not
+// bounded and so not counted.
+func (fs *FS) Usage() (bytes, inodes int64) {
+	fs.limits.mu.Lock()
+	defer fs.limits.mu.Unlock()
+	return fs.limits.bytes, fs.limits.inodes
+}
+
+func (w WhiteoutStyle) String() string {
+	switch w {
+	case WhiteoutDevice:
+		return "overlay"
+	case WhiteoutXattr:
+		return "xattr"
+	case WhiteoutAufs:
+		return "aufs"
+	}
+	return "auto"
+}
+
+// AddLower puts a layer among the lowers as number index, 0 being the topmost
+// and -1 the one below all others.
+func (fs *FS) AddLower(index int, b Branch) error {
+	fs.branchMu.Lock()
+	defer fs.branchMu.Unlock()
+	if index < -1 || index > len(fs.lowers) {
+		b.Root.Close()
+		return fmt.Errorf("union: layer %s: no place %d among %d lower layers: %w", b.Name, index, len(fs.lowers), unix.EINVAL)
+	}
+	if index == -1 {
+		index = len(fs.lowers)
+	}
+	br := fs.newBranch(b, 0)
+	br.aufs = true
+	if err := fs.inos.addBranch(br); err != nil {
+		b.Root.Close()
+		return err
+	}
+	return fs.changeLowers(slices.Insert(slices.Clone(fs.lowers), index, br), nil)
+}
+
+// DelLower takes a layer out, EBUSY while something of it is in use beyond the
+// directories.
+func (fs *FS) DelLower(name string) error {
+	fs.branchMu.Lock()
+	defer fs.branchMu.Unlock()
+	i := slices.IndexFunc(fs.lowers, func(b *branch) bool { return b.name == name })
+	if i < 0 {
+		return fmt.Errorf("union: no lower layer %s: %w", name, unix.ENOENT)
+	}
+	return fs.changeLowers(slices.Delete(slices.Clone(fs.lowers), i, i+1), fs.lowers[i])
+}
+
+// changeLowers is the one place where the stack changes.
+func (fs *FS) changeLowers(lowers []*branch, gone *branch) error {
+	return unix.EOPNOTSUPP
+}

@@ -1,0 +1,618 @@
+package union
+
+import (
+	"bytes"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/fs/layer"
+	"github.com/laminafs/lamina/whiteout"
+)
+
+// dataWanted says how much of a file's data a copy-up has to bring along.
+type dataWanted int64
+
+const (
+	wantNone dataWanted = 0  // nothing: the file is truncated right away
+	wantMeta dataWanted = -1 // nothing if metacopy is on, else all
+	wantAll  dataWanted = 1<<63 - 1
+)
+
+// copyUp makes sure that the object of a node is in the upper, so that it can
+// be changed. want bounds the data of a regular file that is needed there.
+func (fs *FS) copyUp(n *Node, want dataWanted) error {
+	if fs.upper == nil {
+		return unix.EROFS
+	}
+	if n.dir != nil {
+		return fs.copyUpDir(n)
+	}
+	if n.has(stateUpper) && (want == wantMeta || !n.has(stateMetacopy)) {
+		return nil
+	}
+	n.cow.Lock()
+	defer n.cow.Unlock()
+	if n.has(stateUpper) {
+		if want == wantMeta || !n.has(stateMetacopy) {
+			return nil
+		}
+		return fs.copyUpData(n, want)
+	}
+	if p, _ := n.where(); p != nil {
+		if err := fs.copyUpDir(p); err != nil {
+			return err
+		}
+	}
+	fs.stats.CopyUps.Add(1)
+	if n.typ == unix.S_IFREG {
+		return fs.copyUpRegular(n, want)
+	}
+	return fs.copyUpSpecial(n)
+}
+
+// copyUpDir copies a directory up, its parents first.
+//
+// Crash after the mkdir: a directory in the work directory, swept at the next
+// mount. Crash after the rename: an upper directory that merges with the lower
+// ones and shows the same.
+func (fs *FS) copyUpDir(n *Node) error {
+	for n.dir.upper.Load() == nil {
+		p, name := n.where()
+		if p == nil {
+			return unix.ENOENT // removed while in use
+		}
+		if err := fs.copyUpDir(p); err != nil {
+			return err
+		}
+		if done, err := fs.copyUpDirIn(n, p, name); done || err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (fs *FS) copyUpDirIn(n, p *Node, name string) (bool, error) {
+	p.dir.mu.Lock()
+	defer p.dir.mu.Unlock()
+	if q, qname := n.where(); q != p || qname != name {
+		return false, nil
+	}
+	if n.dir.upper.Load() != nil {
+		return true, nil
+	}
+	fs.stats.CopyUps.Add(1)
+	src, err := n.dir.lowers[0].open(fs)
+	if err != nil {
+		return true, err
+	}
+	defer src.release()
+	st, err := src.obj.Stat()
+	if err != nil {
+		return true, err
+	}
+	if err := fs.limits.takeInode(); err != nil {
+		return true, err
+	}
+	tmp, err := fs.work.temp(func(d layer.Dir, name string) error { return d.Mkdir(name, 0o700) })
+	if err != nil {
+		return true, err
+	}
+	published := false
+	defer func() {
+		if !published {
+			fs.limits.giveInode()
+			fs.work.remove(tmp)
+		}
+	}()
+	dst, err := fs.work.dir.OpenDir(tmp)
+	if err != nil {
+		return true, err
+	}
+	defer dst.Close()
+	if err := fs.copyAttributes(dst, src.obj, &st, n); err != nil {
+		return true, err
+	}
+	up := p.dir.upper.Load()
+	err = fs.inParent(p, true, func(d layer.Dir) error { return fs.work.dir.Rename(tmp, d, name, 0) })
+	if err != nil {
+		return true, err
+	}
+	published = true
+	n.dir.upper.Store(&realDir{br: up.br, parent: up, name: name})
+	fs.entryIsUpper(p, name)
+	return true, nil
+}
+
+// entryIsUpper notes that the object of a name is in the upper now; the lock of
+// p is held for writing.
+func (fs *FS) entryIsUpper(p *Node, name string) {
+	if e := p.dir.table.get(name); e != nil {
+		e.part = 0
+	}
+	p.dir.gen++
+}
+
+// inParent publishes something that is not new to the union in the upper part
+// of p: the directory keeps its times, and is marked to hold what came from
+// elsewhere. The lock of p is held for writing.
+//
+// Crash before the times are set back: the directory shows the time of the
+// copy-up.
+func (fs *FS) inParent(p *Node, origin bool, publish func(layer.Dir) error) error {
+	h, err := p.dir.upper.Load().open(fs)
+	if err != nil {
+		return err
+	}
+	defer h.release()
+	if origin {
+		if err := fs.setImpure(p.dir, h.obj); err != nil {
+			return err
+		}
+	}
+	st, err := h.obj.Stat()
+	if err != nil {
+		return err
+	}
+	if err := publish(h.obj); err != nil {
+		return err
+	}
+	// As in the kernel, a copy-up does not fail for the sake of a time.
+	_ = h.obj.SetTimes(st.Atime, st.Mtime)
+	return nil
+}
+
+// copyUpRegular stages a copy of a regular file and publishes it.
+func (fs *FS) copyUpRegular(n *Node, want dataWanted) error {
+	at := n.lowerPlace()
+	dir, err := at.dir.open(fs)
+	if err != nil {
+		return err
+	}
+	defer dir.release()
+	src, err := dir.obj.Lookup(at.name)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	st, err := src.Stat()
+	if err != nil {
+		return err
+	}
+	size := min(int64(want), st.Size)
+	meta := want == wantMeta && fs.opt.Metacopy && st.Size > 0 && fs.opt.Whiteouts != WhiteoutAufs
+	switch {
+	case meta:
+		size = 0
+	case want == wantMeta:
+		size = st.Size
+	}
+	if err := fs.limits.take(sizeBlocks(size), 1); err != nil {
+		return err
+	}
+	given := false
+	defer func() {
+		if !given {
+			fs.limits.give(sizeBlocks(size), 1)
+		}
+	}()
+	s, err := fs.work.tempFile(0o600)
+	if err != nil {
+		return err
+	}
+	defer s.discard()
+	if size > 0 {
+		moved, err := fs.copyFrom(n, s.file, size)
+		if err != nil {
+			return err
+		}
+		fs.stats.CopyUpBytes.Add(uint64(moved))
+	}
+	if meta {
+		if err := fs.markMetacopy(n, s.file, st.Size); err != nil {
+			return err
+		}
+		fs.stats.MetaCopyUps.Add(1)
+	}
+	if err := fs.copyAttributes(s.file, src, &st, n); err != nil {
+		return err
+	}
+	if err := fs.syncStaged(s.file, size); err != nil {
+		return err
+	}
+	if err := fs.publishRegular(n, s, meta, &st); err != nil {
+		return err
+	}
+	given = true
+	return nil
+}
+
+// copyFrom copies the data of a node that is not in the upper.
+func (fs *FS) copyFrom(n *Node, dst layer.File, size int64) (int64, error) {
+	h, err := fs.openData(n, false)
+	if err != nil {
+		return 0, err
+	}
+	defer h.release()
+	st, err := h.obj.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return fs.copyData(dst, h.obj, &st, min(size, st.Size))
+}
+
+// publishRegular gives a staged copy the name that the node has by now, and
+// makes it the node's object.
+//
+// Crash before the link: the copy is gone, or swept from the work directory.
+// Crash after it: the upper file is whole and hides the lower one by its name.
+func (fs *FS) publishRegular(n *Node, s *stagedFile, meta bool, lower *layer.Stat) error {
+	for {
+		p, name := n.where()
+		if p == nil {
+			fs.becomeUpper(n, s.handOver(), meta, true)
+			return nil
+		}
+		if err := fs.copyUpDir(p); err != nil {
+			return err
+		}
+		done, err := func() (bool, error) {
+			p.dir.mu.Lock()
+			defer p.dir.mu.Unlock()
+			if q, qname := n.where(); q != p || qname != name {
+				return false, nil
+			}
+			indexed, err := fs.indexStaged(n, s, lower)
+			if err != nil {
+				return true, err
+			}
+			err = fs.inParent(p, n.has(stateOrigin), func(d layer.Dir) error { return s.publish(d, name, false) })
+			if err != nil {
+				if indexed {
+					fs.index.drop(n)
+				}
+				return true, err
+			}
+			fs.becomeUpper(n, s.handOver(), meta, indexed)
+			fs.entryIsUpper(p, name)
+			return true, nil
+		}()
+		if done {
+			return err
+		}
+	}
+}
+
+// becomeUpper makes an open copy the node's object. keep holds it for good,
+// because no single name leads to it.
+func (fs *FS) becomeUpper(n *Node, f layer.File, meta, keep bool) {
+	if meta {
+		n.mu.Lock()
+		e := n.extLocked()
+		if e.data.dir == nil {
+			e.data = n.lowerPlaceLocked()
+		}
+		if keep {
+			e.pinObj = f
+		}
+		n.mu.Unlock()
+		n.set(stateMetacopy)
+		n.set(stateUpper)
+		if !keep {
+			f.Close() // reads go on with the lower data
+		}
+		return
+	}
+	h := n.file.replace(fs.handles, f)
+	if keep {
+		n.mu.Lock()
+		e := n.extLocked()
+		e.pinObj, e.pinFile = sharedObject{f}, h
+		n.mu.Unlock()
+	} else {
+		h.release()
+	}
+	n.set(stateUpper)
+	n.clear(stateMetacopy | stateNoXattrs)
+}
+
+// sharedObject is an object that someone else closes.
+type sharedObject struct{ layer.Object }
+
+func (sharedObject) Close() error { return nil }
+
+// copyUpData completes a metacopy file in the upper.
+//
+// Crash while copying: the mark still says that the data is elsewhere. Crash
+// after the mark is gone: the data had been made durable before.
+func (fs *FS) copyUpData(n *Node, want dataWanted) error {
+	var f layer.File
+	err := fs.withObject(n, objectOps{
+		at:   func(d layer.Dir, name string) (err error) { f, err = d.OpenFile(name, unix.O_RDWR, 0); return err },
+		open: func(o layer.Object) (err error) { f, err = o.Reopen(unix.O_RDWR); return err },
+	})
+	if err != nil {
+		return err
+	}
+	keep := false
+	defer func() {
+		if !keep {
+			f.Close()
+		}
+	}()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	size := min(int64(want), st.Size)
+	if err := fs.limits.take(sizeBlocks(size), 0); err != nil {
+		return err
+	}
+	if moved, err := fs.copyFrom(n, f, size); err != nil {
+		fs.limits.give(sizeBlocks(size), 0)
+		return err
+	} else {
+		fs.stats.CopyUpBytes.Add(uint64(moved))
+	}
+	// Writing the data changed the times that the file had.
+	if err := f.SetTimes(st.Atime, st.Mtime); err != nil {
+		return err
+	}
+	if err := fs.syncStaged(f, size); err != nil {
+		return err
+	}
+	if err := f.Removexattr(fs.opt.Prefix.Metacopy()); err != nil && err != unix.ENODATA {
+		return err
+	}
+	if err := f.Removexattr(fs.opt.Prefix.Redirect()); err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP {
+		return err
+	}
+	n.clear(stateMetacopy)
+	n.file.replace(fs.handles, f).release()
+	keep = true
+	return nil
+}
+
+// copyUpSpecial copies up a symbolic link, device, FIFO or socket.
+func (fs *FS) copyUpSpecial(n *Node) error {
+	at := n.lowerPlace()
+	dir, err := at.dir.open(fs)
+	if err != nil {
+		return err
+	}
+	defer dir.release()
+	src, err := dir.obj.Lookup(at.name)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	st, err := src.Stat()
+	if err != nil {
+		return err
+	}
+	if err := fs.limits.takeInode(); err != nil {
+		return err
+	}
+	tmp, err := fs.stageSpecial(src, &st)
+	published := false
+	defer func() {
+		if !published {
+			fs.limits.giveInode()
+			if err == nil {
+				fs.work.remove(tmp)
+			}
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	dst, err := fs.work.dir.Lookup(tmp)
+	if err != nil {
+		return err
+	}
+	if err := fs.copyAttributes(dst, src, &st, n); err != nil {
+		dst.Close()
+		return err
+	}
+	if err := fs.publishSpecial(n, tmp, dst); err != nil {
+		dst.Close()
+		return err
+	}
+	published = true
+	return nil
+}
+
+func (fs *FS) stageSpecial(src layer.Object, st *layer.Stat) (string, error) {
+	if st.Type() != unix.S_IFLNK {
+		return fs.work.temp(func(d layer.Dir, name string) error {
+			return d.Mknod(name, st.Type()|0o600, st.Rdev)
+		})
+	}
+	target, err := src.Readlink()
+	if err != nil {
+		return "", err
+	}
+	return fs.work.temp(func(d layer.Dir, name string) error { return d.Symlink(target, name) })
+}
+
+// publishSpecial moves a staged object to the name that the node has by now.
+// It takes over dst when it succeeds.
+func (fs *FS) publishSpecial(n *Node, tmp string, dst layer.Object) error {
+	for {
+		p, name := n.where()
+		if p == nil {
+			n.mu.Lock()
+			n.extLocked().pinObj = dst
+			n.mu.Unlock()
+			n.set(stateUpper)
+			return fs.work.dir.Unlink(tmp)
+		}
+		if err := fs.copyUpDir(p); err != nil {
+			return err
+		}
+		done, err := func() (bool, error) {
+			p.dir.mu.Lock()
+			defer p.dir.mu.Unlock()
+			if q, qname := n.where(); q != p || qname != name {
+				return false, nil
+			}
+			err := fs.inParent(p, n.has(stateOrigin), func(d layer.Dir) error {
+				return fs.work.dir.Rename(tmp, d, name, 0)
+			})
+			if err == nil {
+				n.set(stateUpper)
+				n.clear(stateNoXattrs)
+				fs.entryIsUpper(p, name)
+				dst.Close()
+			}
+			return true, err
+		}()
+		if done {
+			return err
+		}
+	}
+}
+
+// copyAttributes gives a staged object owner, xattrs, mode and times of the
+// one it is a copy of, and notes where it came from.
+func (fs *FS) copyAttributes(dst, src layer.Object, st *layer.Stat, n *Node) error {
+	if err := fs.chownNew(dst, st.UID, st.GID); err != nil {
+		return err
+	}
+	if !n.has(stateNoXattrs) {
+		if err := fs.copyXattrs(dst, src); err != nil {
+			return err
+		}
+	}
+	if err := fs.setOrigin(dst, src, st, n); err != nil {
+		return err
+	}
+	if st.Type() != unix.S_IFLNK {
+		if err := dst.Chmod(st.Mode & 0o7777); err != nil {
+			return err
+		}
+	}
+	return dst.SetTimes(st.Atime, st.Mtime)
+}
+
+// chownNew gives a new object its owner, unless it has it by birth.
+func (fs *FS) chownNew(dst layer.Object, uid, gid uint32) error {
+	if uid == fs.self.UID && gid == fs.self.GID {
+		return nil
+	}
+	return dst.Chown(int(uid), int(gid))
+}
+
+// copyXattrs copies all xattrs but the marks of a union.
+func (fs *FS) copyXattrs(dst, src layer.Object) error {
+	return readSized(src.Listxattr, func(list []byte) error {
+		for _, attr := range splitNames(list) {
+			if fs.isMark(attr) {
+				continue
+			}
+			err := readSized(func(b []byte) (int, error) { return src.Getxattr(attr, b) }, func(v []byte) error {
+				return dst.Setxattr(attr, v, 0)
+			})
+			if err != nil && !fs.mayLose(attr, err) {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// mayLose tells whether a copy may go without an xattr that the upper does not
+// take. As in the kernel, ACLs and security labels may not be lost for lack of
+// support; labels that only a privileged user may write have no effect below
+// an unprivileged one.
+func (fs *FS) mayLose(attr string, err error) bool {
+	switch err {
+	case unix.ENODATA:
+		return true // gone since it was listed
+	case unix.EOPNOTSUPP:
+		return !strings.HasPrefix(attr, "security.") && !strings.HasPrefix(attr, "system.posix_acl_")
+	case unix.EPERM:
+		return strings.HasPrefix(attr, "security.")
+	}
+	return false
+}
+
+func splitNames(list []byte) []string {
+	var names []string
+	for _, b := range bytes.Split(list, []byte{0}) {
+		if len(b) > 0 {
+			names = append(names, string(b))
+		}
+	}
+	return names
+}
+
+// setOrigin notes in the copy which lower inode it is of: what keeps the inode
+// number, and ties hard links together. As in the kernel it is not noted for
+// one of several names that are not kept together, because then the names show
+// different files.
+func (fs *FS) setOrigin(dst, src layer.Object, st *layer.Stat, n *Node) error {
+	if fs.opt.Whiteouts == WhiteoutAufs || !st.IsDir() && st.Nlink > 1 && fs.index == nil {
+		return nil
+	}
+	if fs.opt.Prefix == whiteout.User && !st.IsDir() && !st.IsRegular() {
+		return nil // user xattrs exist on files and directories only
+	}
+	fh, err := fs.originOf(src, st)
+	if err != nil {
+		return nil // without file handles the number is not kept
+	}
+	err = dst.Setxattr(fs.opt.Prefix.Origin(), fh, 0)
+	if err == nil && !st.IsDir() {
+		n.set(stateOrigin)
+	}
+	if err == unix.EOPNOTSUPP {
+		return nil
+	}
+	return err
+}
+
+// originOf returns the kernel's encoding of a lower inode's file handle.
+func (fs *FS) originOf(src layer.Object, st *layer.Stat) ([]byte, error) {
+	h, err := src.Handle()
+	if err != nil {
+		return nil, err
+	}
+	fh := whiteout.FileHandle{UUID: fs.inos.uuidOf(st.Dev), Type: uint8(h.Type), FID: h.Bytes}
+	return fh.Encode()
+}
+
+// markMetacopy makes a staged file stand for lower data of the given size.
+func (fs *FS) markMetacopy(n *Node, f layer.File, size int64) error {
+	if err := f.Truncate(size); err != nil {
+		return err
+	}
+	if err := f.Setxattr(fs.opt.Prefix.Metacopy(), nil, 0); err != nil {
+		return err
+	}
+	if r := n.dataRedirect(); r != "" {
+		return f.Setxattr(fs.opt.Prefix.Redirect(), []byte(r), 0)
+	}
+	return nil
+}
+
+// dataRedirect returns the absolute path of a metacopy file's data in its
+// layer.
+func (n *Node) dataRedirect() string {
+	n.mu.Lock()
+	at := n.lowerPlaceLocked()
+	if n.ext != nil && n.ext.data.dir != nil {
+		at = n.ext.data
+	}
+	n.mu.Unlock()
+	return at.dir.path() + "/" + at.name
+}
+
+// path returns the path of a lower directory from its layer's root, empty for
+// the root.
+func (d *realDir) path() string {
+	if d.parent == nil {
+		return ""
+	}
+	return d.parent.path() + "/" + d.name
+}

@@ -1,0 +1,435 @@
+package union
+
+import (
+	"fmt"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/fs/layer"
+	"github.com/laminafs/lamina/whiteout"
+)
+
+// inoKey is the identity of an inode of a layer.
+type inoKey struct{ dev, ino uint64 }
+
+// linkIndex ties the names of one lower inode to one upper inode. It has the
+// kernel's form (Documentation/filesystems/overlayfs.rst, "index"): a directory
+// in which the copied-up inode has one more name, the encoded file handle of
+// the lower inode. The link count that the union shows is kept as an xattr,
+// relative to the upper inode's own, which also counts the name in the index.
+//
+// Names that were removed before anything was copied up are counted in a
+// directory of our own, because removing a name must not copy the file.
+type linkIndex struct {
+	dir     layer.Dir
+	dropped layer.Dir
+
+	mu     sync.Mutex
+	names  map[string]bool
+	counts map[string]int // by index name: change of the link count
+}
+
+// droppedName is the directory of removed names, beside the kernel's: symbolic
+// links from an index name to a number.
+const droppedName = "lamina-nlink"
+
+func (fs *FS) openIndex(b Branch) (err error) {
+	x := &linkIndex{names: map[string]bool{}, counts: map[string]int{}}
+	if x.dir, err = subdir(b.Root, indexName); err != nil {
+		return fmt.Errorf("union: work directory %s: cannot make %q in it: %w", b.Name, indexName, err)
+	}
+	fs.index = x
+	if x.dropped, err = subdir(b.Root, droppedName); err != nil {
+		return fmt.Errorf("union: work directory %s: cannot make %q in it: %w", b.Name, droppedName, err)
+	}
+	list, err := x.dir.ReadDir()
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		x.names[e.Name] = true
+	}
+	if list, err = x.dropped.ReadDir(); err != nil {
+		return err
+	}
+	for _, e := range list {
+		if v, err := x.dropped.ReadlinkAt(e.Name); err == nil {
+			if n, err := strconv.Atoi(v); err == nil {
+				x.counts[e.Name] = n
+			}
+		}
+	}
+	return nil
+}
+
+func (x *linkIndex) close() {
+	x.dir.Close()
+	if x.dropped != nil {
+		x.dropped.Close()
+	}
+}
+
+// has reports whether a name is in the index.
+func (x *linkIndex) has(name string) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.names[name]
+}
+
+func (x *linkIndex) empty() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return len(x.names) == 0 && len(x.counts) == 0
+}
+
+// count returns how many names of a lower inode were removed, as a negative
+// number.
+func (x *linkIndex) count(name string) int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.counts[name]
+}
+
+// setCount notes it, in one step on disk.
+func (x *linkIndex) setCount(w *workDir, name string, n int) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if n == 0 {
+		delete(x.counts, name)
+		if err := x.dropped.Unlink(name); err != nil && err != unix.ENOENT {
+			return err
+		}
+		return nil
+	}
+	tmp, err := w.temp(func(d layer.Dir, tmp string) error { return d.Symlink(strconv.Itoa(n), tmp) })
+	if err != nil {
+		return err
+	}
+	if err := w.dir.Rename(tmp, x.dropped, name, 0); err != nil {
+		w.remove(tmp)
+		return err
+	}
+	x.counts[name] = n
+	return nil
+}
+
+// linkedNode returns the node of an object that has several names.
+func (fs *FS) linkedNode(p *Node, name string, f *found) (*Node, error) {
+	fs.hardlinkMu.Lock()
+	defer fs.hardlinkMu.Unlock()
+	key := inoKey{f.st.Dev, f.st.Ino}
+	if n := fs.hardlinks[key]; n != nil {
+		n.ref()
+		n.addPlace(p, name)
+		return n, nil
+	}
+	if !f.upper && !fs.index.empty() {
+		n, err := fs.indexedNode(p, name, f, key)
+		if n != nil || err != nil {
+			return n, err
+		}
+	}
+	n := fs.newNode(p, name, f)
+	if f.upper && f.m.nlink != nil && f.m.nlink.Upper {
+		n.set(stateIndexed)
+		n.extLocked().nlinkDiff = f.m.nlink.Diff
+	}
+	if !f.upper && fs.index != nil && !fs.index.empty() {
+		if idx, err := fs.indexNameOf(f.top); err == nil {
+			n.extLocked().nlinkDiff = fs.index.count(idx)
+		}
+	}
+	fs.addKey(n, key)
+	fs.nodes.add(n)
+	return n, nil
+}
+
+// addKey makes a node findable by an inode; hardlinkMu is held.
+func (fs *FS) addKey(n *Node, key inoKey) {
+	if fs.hardlinks[key] == nil {
+		fs.hardlinks[key] = n
+		n.mu.Lock()
+		e := n.extLocked()
+		e.keys = append(e.keys, key)
+		n.mu.Unlock()
+	}
+}
+
+// forgetKey makes a node unfindable, unless it was found again: then it returns
+// false.
+func (fs *FS) forgetKey(n *Node) bool {
+	n.mu.Lock()
+	keyed := n.ext != nil && len(n.ext.keys) > 0
+	n.mu.Unlock()
+	if !keyed {
+		return n.refs.Load() <= 0
+	}
+	fs.hardlinkMu.Lock()
+	defer fs.hardlinkMu.Unlock()
+	if n.refs.Load() > 0 {
+		return false
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, k := range n.ext.keys {
+		if fs.hardlinks[k] == n {
+			delete(fs.hardlinks, k)
+		}
+	}
+	n.ext.keys = nil
+	return true
+}
+
+// registerLinked makes an upper object that just got a further name findable by
+// its inode.
+func (fs *FS) registerLinked(n *Node, st layer.Stat) {
+	fs.hardlinkMu.Lock()
+	defer fs.hardlinkMu.Unlock()
+	fs.addKey(n, inoKey{st.Dev, st.Ino})
+}
+
+// indexNameOf returns the name that a lower inode has in the index.
+func (fs *FS) indexNameOf(at lowerRef) (string, error) {
+	h, err := at.dir.open(fs)
+	if err != nil {
+		return "", err
+	}
+	defer h.release()
+	o, err := h.obj.Lookup(at.name)
+	if err != nil {
+		return "", err
+	}
+	defer o.Close()
+	st, err := o.Stat()
+	if err != nil {
+		return "", err
+	}
+	fh, err := o.Handle()
+	if err != nil {
+		return "", err
+	}
+	return whiteout.FileHandle{UUID: fs.inos.uuidOf(st.Dev), Type: uint8(fh.Type), FID: fh.Bytes}.IndexName()
+}
+
+// indexedNode returns the node of a lower object whose inode was copied up
+// under another name; nil if it was not. hardlinkMu is held.
+func (fs *FS) indexedNode(p *Node, name string, f *found, key inoKey) (*Node, error) {
+	idx, err := fs.indexNameOf(f.top)
+	if err != nil || !fs.index.has(idx) {
+		return nil, nil // without file handles nothing is in the index
+	}
+	o, err := fs.index.dir.Lookup(idx)
+	if err != nil {
+		return nil, err
+	}
+	st, err := o.Stat()
+	if err != nil {
+		o.Close()
+		return nil, err
+	}
+	if n := fs.hardlinks[inoKey{st.Dev, st.Ino}]; n != nil {
+		o.Close()
+		n.ref()
+		n.addPlace(p, name)
+		fs.addKey(n, key)
+		return n, nil
+	}
+	m, err := fs.readMarks(objectXattrs{o})
+	if err != nil {
+		o.Close()
+		return nil, err
+	}
+	n := &Node{parent: p, name: name, typ: st.Type(), ino: fs.inos.compose(f.st.Dev, f.st.Ino), lower: f.top.dir}
+	n.refs.Store(1)
+	n.set(stateUpper | stateIndexed | stateOrigin)
+	e := n.extLocked()
+	e.pinObj = o
+	if f.top.name != name {
+		e.lowerName = f.top.name
+	}
+	if m.nlink != nil && m.nlink.Upper {
+		e.nlinkDiff = m.nlink.Diff
+	}
+	if m.metacopy {
+		n.set(stateMetacopy)
+		e.data = f.top
+	}
+	fs.addKey(n, key)
+	fs.addKey(n, inoKey{st.Dev, st.Ino})
+	fs.nodes.add(n)
+	f.st = st
+	return n, nil
+}
+
+// indexStaged enters a staged copy of a lower inode with several names into the
+// index, so that the other names lead to it as well. It reports whether it did.
+//
+// Crash after the link: the names of the lower inode lead to the copy, which is
+// whole.
+func (fs *FS) indexStaged(n *Node, s *stagedFile, lower *layer.Stat) (bool, error) {
+	if fs.index == nil || lower.Nlink <= 1 {
+		return false, nil
+	}
+	idx, err := fs.indexNameOf(n.lowerPlace())
+	if err != nil {
+		return false, nil // the filesystem has no file handles
+	}
+	n.mu.Lock()
+	diff := n.extLocked().nlinkDiff + int(lower.Nlink) - 2 // its names: this one and that in the index
+	n.mu.Unlock()
+	mark, err := whiteout.Nlink{Upper: true, Diff: diff}.Encode()
+	if err != nil {
+		return false, err
+	}
+	if err := s.file.Setxattr(fs.opt.Prefix.Nlink(), mark, 0); err != nil {
+		return false, err
+	}
+	err = fs.index.dir.Link(s.file, idx)
+	if err == unix.EEXIST {
+		if err = fs.index.dir.Unlink(idx); err == nil {
+			err = fs.index.dir.Link(s.file, idx)
+		}
+	}
+	if err != nil {
+		return false, err
+	}
+	st, err := s.file.Stat()
+	if err != nil {
+		return false, err
+	}
+	n.mu.Lock()
+	n.ext.nlinkDiff, n.ext.indexAs = diff, idx
+	n.mu.Unlock()
+	n.set(stateIndexed)
+	fs.hardlinkMu.Lock()
+	fs.addKey(n, inoKey{st.Dev, st.Ino})
+	fs.hardlinkMu.Unlock()
+	fs.index.mu.Lock()
+	fs.index.names[idx] = true
+	fs.index.mu.Unlock()
+	return true, fs.index.setCount(fs.work, idx, 0)
+}
+
+// drop takes a copy out of the index again that could not be published.
+func (x *linkIndex) drop(n *Node) {
+	n.mu.Lock()
+	idx := n.ext.indexAs
+	n.mu.Unlock()
+	n.clear(stateIndexed)
+	if x.dir.Unlink(idx) == nil {
+		x.mu.Lock()
+		delete(x.names, idx)
+		x.mu.Unlock()
+	}
+}
+
+// shownNlink returns the link count that the union shows.
+func (fs *FS) shownNlink(n *Node, own uint32) uint32 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case n.ext == nil:
+		return own
+	case n.has(stateOrphan) && !n.has(stateUpper):
+		return 0
+	}
+	return uint32(max(0, int(own)+n.ext.nlinkDiff))
+}
+
+// dropLink counts a name that is about to go: of an indexed inode, or of a
+// lower one with several names that are kept together. A name that the upper
+// has is counted by the inode itself.
+func (fs *FS) dropLink(n *Node, upperHas bool) error {
+	if upperHas || fs.index == nil {
+		return nil
+	}
+	return fs.changeLinks(n, -1)
+}
+
+func (fs *FS) undropLink(n *Node, upperHas bool) {
+	if !upperHas && fs.index != nil {
+		_ = fs.changeLinks(n, +1) // the count is a hint after a failure
+	}
+}
+
+func (fs *FS) changeLinks(n *Node, by int) error {
+	n.mu.Lock()
+	keyed := n.ext != nil && len(n.ext.keys) > 0
+	if !keyed {
+		n.mu.Unlock()
+		return nil
+	}
+	n.ext.nlinkDiff += by
+	diff := n.ext.nlinkDiff
+	n.mu.Unlock()
+	if n.has(stateIndexed) {
+		mark, err := whiteout.Nlink{Upper: true, Diff: diff}.Encode()
+		if err != nil {
+			return err
+		}
+		return fs.withObject(n, objectOps{open: func(o layer.Object) error {
+			return o.Setxattr(fs.opt.Prefix.Nlink(), mark, 0)
+		}})
+	}
+	if n.has(stateUpper) {
+		return nil
+	}
+	idx, err := fs.indexNameOf(n.lowerPlace())
+	if err != nil {
+		return nil
+	}
+	return fs.index.setCount(fs.work, idx, diff)
+}
+
+// linkGone removes an inode from the index when its last name has gone.
+func (fs *FS) linkGone(n *Node) {
+	if fs.index == nil || !n.has(stateIndexed) || !n.has(stateOrphan) {
+		return
+	}
+	n.mu.Lock()
+	o, diff, idx, lower := n.ext.pinObj, n.ext.nlinkDiff, n.ext.indexAs, n.lowerPlaceLocked()
+	n.mu.Unlock()
+	if o == nil {
+		return
+	}
+	st, err := o.Stat()
+	if err != nil || int(st.Nlink)+diff > 0 {
+		return // names that were not looked up yet lead here
+	}
+	if idx == "" && lower.dir != nil {
+		idx, err = fs.indexNameOf(lower)
+	}
+	if err == nil && idx != "" && fs.index.dir.Unlink(idx) == nil {
+		n.mu.Lock()
+		n.ext.nlinkDiff++ // the inode has lost the name in the index
+		n.mu.Unlock()
+		fs.index.mu.Lock()
+		delete(fs.index.names, idx)
+		fs.index.mu.Unlock()
+	}
+}
+
+// linkAlias gives an indexed inode the name in the upper that only a lower
+// layer has, so that the name can be renamed. The lock of p is held for
+// writing.
+func (fs *FS) linkAlias(n, p *Node, name string) error {
+	o, err := fs.objectOf(n)
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	if s, ok := o.(sharedObject); ok {
+		o = s.Object
+	}
+	if err := fs.changeLinks(n, -1); err != nil {
+		return err
+	}
+	err = fs.inParent(p, true, func(d layer.Dir) error { return d.Link(o, name) })
+	if err != nil {
+		return err
+	}
+	fs.entryIsUpper(p, name)
+	return nil
+}

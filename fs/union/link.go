@@ -1,0 +1,119 @@
+package union
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/fs/layer"
+)
+
+// Link gives the object of a node, no directory, another name in directory p.
+func (fs *FS) Link(n, p *Node, name string) (Attr, error) {
+	if p.dir == nil {
+		return Attr{}, unix.ENOTDIR
+	}
+	if n.dir != nil {
+		return Attr{}, unix.EPERM
+	}
+	if fs.upper == nil {
+		return Attr{}, unix.EROFS
+	}
+	if err := fs.checkNewName(name); err != nil {
+		return Attr{}, err
+	}
+	if err := fs.copyUpDir(p); err != nil {
+		return Attr{}, err
+	}
+	if err := fs.copyUp(n, wantMeta); err != nil {
+		return Attr{}, err
+	}
+	obj, err := fs.objectOf(n)
+	if err != nil {
+		return Attr{}, err
+	}
+	defer obj.Close()
+	if err := fs.linkObject(n, obj, p, name); err != nil {
+		return Attr{}, err
+	}
+	return fs.GetAttr(n)
+}
+
+// objectOf returns a handle of the node's own upper object.
+func (fs *FS) objectOf(n *Node) (obj layer.Object, err error) {
+	err = fs.withObject(n, objectOps{
+		at:   func(d layer.Dir, name string) (err error) { obj, err = d.Lookup(name); return err },
+		open: func(o layer.Object) error { obj = sharedObject{o}; return nil },
+	})
+	return obj, err
+}
+
+// linkObject enters the new name: in its place, or over a whiteout by way of
+// the work directory.
+//
+// Crash after linking into the work directory: one name too many, swept at the
+// next mount.
+func (fs *FS) linkObject(n *Node, obj layer.Object, p *Node, name string) error {
+	d := p.dir
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.dead {
+		return unix.ENOENT
+	}
+	if exists, err := fs.existsLocked(p, name); err != nil {
+		return err
+	} else if exists {
+		return unix.EEXIST
+	}
+	st, err := obj.Stat()
+	if err != nil {
+		return err
+	}
+	h, err := d.upper.Load().open(fs)
+	if err != nil {
+		return err
+	}
+	defer h.release()
+	if n.has(stateOrigin) {
+		if err := fs.setImpure(d, h.obj); err != nil {
+			return err
+		}
+	}
+	if err := fs.linkPlain(obj, h.obj, name); err != nil {
+		return err
+	}
+	if err := fs.dropAufsIfAny(d.upper.Load(), h.obj, name); err != nil {
+		return err
+	}
+	fs.registerLinked(n, st)
+	d.table.put(entry{name: name, node: n, typ: n.typ})
+	d.gen++
+	n.addPlace(p, name)
+	return nil
+}
+
+// linkPlain links an object to a name that nobody sees, and that a whiteout may
+// have.
+func (fs *FS) linkPlain(obj layer.Object, up layer.Dir, name string) error {
+	if s, ok := obj.(sharedObject); ok {
+		obj = s.Object
+	}
+	err := up.Link(obj, name)
+	if err != unix.EEXIST {
+		return err
+	}
+	tmp, err := fs.work.temp(func(w layer.Dir, tmp string) error { return w.Link(obj, tmp) })
+	if err != nil {
+		return err
+	}
+	if err := fs.work.dir.Rename(tmp, up, name, 0); err != nil {
+		fs.work.remove(tmp)
+		return err
+	}
+	return nil
+}
+
+func (fs *FS) dropAufsIfAny(rd *realDir, up layer.Dir, name string) error {
+	if fs.opt.Whiteouts != WhiteoutAufs && rd.noAufs.Load() {
+		return nil
+	}
+	return fs.dropAufsWhiteout(rd, up, name)
+}

@@ -1,0 +1,126 @@
+package union
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/fs/layer"
+)
+
+// A Change says which attributes of a node to set; nil leaves one as it is.
+type Change struct {
+	Mode         *uint32
+	UID, GID     *uint32
+	Size         *int64
+	Atime, Mtime *layer.Time
+	// KillPriv clears the suid bit, and the sgid bit where it means
+	// execution, because the caller may not keep them (FUSE_HANDLE_KILLPRIV_V2).
+	KillPriv bool
+}
+
+var omit = layer.Time{Nsec: unix.UTIME_OMIT}
+
+// SetAttr changes attributes of a node and returns them all.
+func (fs *FS) SetAttr(n *Node, c Change) (Attr, error) {
+	if fs.upper == nil {
+		return Attr{}, unix.EROFS
+	}
+	if c.Size != nil {
+		if err := fs.truncate(n, *c.Size); err != nil {
+			return Attr{}, err
+		}
+	} else if err := fs.copyUp(n, wantMeta); err != nil {
+		return Attr{}, err
+	}
+	if c.Mode != nil || c.UID != nil || c.GID != nil || c.Atime != nil || c.Mtime != nil || c.KillPriv {
+		err := fs.onObject(n, func(o layer.Object) error { return c.apply(o, n) })
+		if err != nil {
+			return Attr{}, err
+		}
+	}
+	return fs.GetAttr(n)
+}
+
+// onObject does something to the object of a node that takes a handle; an open
+// file serves as one.
+func (fs *FS) onObject(n *Node, do func(layer.Object) error) error {
+	if !n.has(stateMetacopy) {
+		if h := n.file.acquire(); h != nil {
+			defer h.release()
+			return do(h.obj)
+		}
+	}
+	return fs.withObject(n, objectOps{open: do, dir: func(d layer.Dir) error { return do(d) }})
+}
+
+func (c *Change) apply(o layer.Object, n *Node) error {
+	if c.UID != nil || c.GID != nil {
+		uid, gid := -1, -1
+		if c.UID != nil {
+			uid = int(*c.UID)
+		}
+		if c.GID != nil {
+			gid = int(*c.GID)
+		}
+		if err := o.Chown(uid, gid); err != nil {
+			return err
+		}
+	}
+	if c.Mode != nil {
+		if n.typ == unix.S_IFLNK {
+			return unix.EOPNOTSUPP
+		}
+		if err := o.Chmod(*c.Mode & 0o7777); err != nil {
+			return err
+		}
+	} else if c.KillPriv {
+		if err := killPriv(o); err != nil {
+			return err
+		}
+	}
+	if c.Atime == nil && c.Mtime == nil {
+		return nil
+	}
+	at, mt := omit, omit
+	if c.Atime != nil {
+		at = *c.Atime
+	}
+	if c.Mtime != nil {
+		mt = *c.Mtime
+	}
+	return o.SetTimes(at, mt)
+}
+
+// killPriv clears the bits that make a file run as someone else.
+func killPriv(o layer.Object) error {
+	st, err := o.Stat()
+	if err != nil {
+		return err
+	}
+	mode := st.Mode & 0o7777
+	kept := mode &^ unix.S_ISUID
+	if mode&unix.S_IXGRP != 0 {
+		kept &^= unix.S_ISGID
+	}
+	if kept == mode || !st.IsRegular() {
+		return nil
+	}
+	return o.Chmod(kept)
+}
+
+func (fs *FS) truncate(n *Node, size int64) error {
+	if n.dir != nil {
+		return unix.EISDIR
+	}
+	if n.typ != unix.S_IFREG {
+		return unix.EINVAL
+	}
+	if err := fs.copyUp(n, dataWanted(size)); err != nil {
+		return err
+	}
+	h, err := fs.openData(n, true)
+	if err != nil {
+		return err
+	}
+	defer h.release()
+	return fs.limits.around(h.obj, 0, func() error { return h.obj.Truncate(size) })
+}

@@ -1,0 +1,148 @@
+package union
+
+import (
+	"hash/maphash"
+	"sort"
+)
+
+// An entry is a name in a directory of the union.
+type entry struct {
+	name string
+	node *Node  // nil until someone asked for it
+	ino  uint64 // as listed; the node's own number counts where there is one
+	seq  uint32 // place in the listing, from 1; 0: free
+	typ  uint32 // S_IFMT bits
+	part int16  // which part of the directory provides it: 0 the upper, n the n-th lower
+}
+
+// dirTable maps the names of a directory to its entries and keeps the order of
+// the listing. Entries are only appended, and keep their place until they are
+// removed: a reader that goes on from where it was sees each name that stays
+// exactly once, whatever else comes and goes.
+type dirTable struct {
+	entries []entry // by seq; removed ones stay as holes until compact
+	index   []int32 // open addressing: 1 + place in entries, 0 free
+	live    int
+	lastSeq uint32
+	// complete: what the table does not have does not exist.
+	complete bool
+}
+
+var tableSeed = maphash.MakeSeed()
+
+func hashName(name string) uint64 { return maphash.String(tableSeed, name) }
+
+// get returns the entry of a name, nil if the table has none. The pointer is
+// valid until the next change of the table.
+func (t *dirTable) get(name string) *entry {
+	if len(t.index) == 0 {
+		return nil
+	}
+	mask := uint64(len(t.index) - 1)
+	for i := hashName(name) & mask; ; i = (i + 1) & mask {
+		switch k := t.index[i]; {
+		case k == 0:
+			return nil
+		case t.entries[k-1].seq != 0 && t.entries[k-1].name == name:
+			return &t.entries[k-1]
+		}
+	}
+}
+
+// put adds an entry at the end of the listing, or changes the one that has the
+// name in its place.
+func (t *dirTable) put(e entry) *entry {
+	if old := t.get(e.name); old != nil {
+		e.seq = old.seq
+		*old = e
+		return old
+	}
+	if len(t.index) == 0 || (len(t.entries)+1)*4 > len(t.index)*3 {
+		t.rebuild()
+	}
+	t.lastSeq++
+	e.seq = t.lastSeq
+	t.entries = append(t.entries, e)
+	t.insert(int32(len(t.entries)))
+	t.live++
+	return &t.entries[len(t.entries)-1]
+}
+
+func (t *dirTable) insert(k int32) {
+	mask := uint64(len(t.index) - 1)
+	i := hashName(t.entries[k-1].name) & mask
+	for t.index[i] != 0 {
+		i = (i + 1) & mask
+	}
+	t.index[i] = k
+}
+
+// rebuild drops the holes and makes room. Places in the listing stay.
+func (t *dirTable) rebuild() {
+	kept := t.entries
+	if t.live < len(t.entries) {
+		kept = make([]entry, 0, t.live+t.live/2+4)
+		for i := range t.entries {
+			if t.entries[i].seq != 0 {
+				kept = append(kept, t.entries[i])
+			}
+		}
+	}
+	t.entries = kept
+	size := 8
+	for size*3 < (len(kept)+1)*5 {
+		size *= 2
+	}
+	t.index = make([]int32, size)
+	for k := range kept {
+		t.insert(int32(k + 1))
+	}
+}
+
+// remove takes a name out.
+func (t *dirTable) remove(name string) {
+	e := t.get(name)
+	if e == nil {
+		return
+	}
+	*e = entry{name: e.name} // the hole keeps its name for the index
+	t.live--
+	if t.live == 0 {
+		// Positions go on counting, so that a reader is not led astray.
+		t.entries, t.index = nil, nil
+	}
+}
+
+// detach forgets the node of a name: a complete table still lists the name.
+func (t *dirTable) detach(name string, n *Node) {
+	e := t.get(name)
+	if e == nil || e.node != n {
+		return
+	}
+	if t.complete {
+		e.ino, e.node = n.ino, nil
+		if n.isUpper() {
+			e.part = 0
+		}
+		return
+	}
+	t.remove(name)
+}
+
+// after returns the index in entries of the first one behind position seq.
+func (t *dirTable) after(seq uint32) int {
+	// Holes have seq 0, so search among the neighbours' order by index: live
+	// entries ascend, and a hole takes the order of what precedes it.
+	if seq == 0 {
+		return 0
+	}
+	n := len(t.entries)
+	return sort.Search(n, func(i int) bool {
+		for j := i; j < n; j++ {
+			if s := t.entries[j].seq; s != 0 {
+				return s > seq
+			}
+		}
+		return true
+	})
+}
