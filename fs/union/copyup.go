@@ -321,6 +321,17 @@ type sharedObject struct{ layer.Object }
 
 func (sharedObject) Close() error { return nil }
 
+// unshared returns the object itself, which other layers' methods want to see.
+func unshared(o layer.Object) layer.Object {
+	for {
+		s, ok := o.(sharedObject)
+		if !ok {
+			return o
+		}
+		o = s.Object
+	}
+}
+
 // copyUpData completes a metacopy file in the upper.
 //
 // Crash while copying: the mark still says that the data is elsewhere. Crash
@@ -578,7 +589,10 @@ func (fs *FS) originOf(src layer.Object, st *layer.Stat) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	fh := whiteout.FileHandle{UUID: fs.inos.uuidOf(st.Dev), Type: uint8(h.Type), FID: h.Bytes}
+	fh, err := fs.inos.encode(st.Dev, h)
+	if err != nil {
+		return nil, err
+	}
 	return fh.Encode()
 }
 

@@ -148,14 +148,16 @@ func (d *dirNode) parts(f func(*realDir) (bool, error)) error {
 	return nil
 }
 
-// readRootMarks reads the one mark of a layer's root that counts: opaque=x tells
-// that it may hold xattr whiteouts. That a root is opaque for the layers below
+// readRootMarks reads the marks of the layers' roots that count: opaque=x tells
+// that a root may hold xattr whiteouts, impure that entries of the upper one come
+// from elsewhere. That a root is opaque for the layers below
 // it means nothing, as in the kernel.
 func (d *dirNode) readRootMarks(fs *FS) {
 	for _, b := range fs.allBranches() {
 		if h, err := b.root.open(fs); err == nil {
 			m, err := fs.readMarks(objectXattrs{h.obj})
 			b.root.xattrWhiteouts = err == nil && m.xattrWhiteouts
+			d.impure = d.impure || b.upper && m.impure
 			h.release()
 		}
 	}

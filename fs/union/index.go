@@ -133,8 +133,13 @@ func (fs *FS) linkedNode(p *Node, name string, f *found) (*Node, error) {
 	}
 	n := fs.newNode(p, name, f)
 	if f.upper && f.m.nlink != nil && f.m.nlink.Upper {
+		o, err := lookupAt(fs, f.top)
+		if err != nil {
+			return nil, err
+		}
 		n.set(stateIndexed)
-		n.extLocked().nlinkDiff = f.m.nlink.Diff
+		e := n.extLocked()
+		e.pinObj, e.nlinkDiff = o, int(f.m.nlink.Diff)
 	}
 	if !f.upper && fs.index != nil && !fs.index.empty() {
 		if idx, err := fs.indexNameOf(f.top); err == nil {
@@ -144,6 +149,16 @@ func (fs *FS) linkedNode(p *Node, name string, f *found) (*Node, error) {
 	fs.addKey(n, key)
 	fs.nodes.add(n)
 	return n, nil
+}
+
+// lookupAt opens an object where it lies.
+func lookupAt(fs *FS, at lowerRef) (layer.Object, error) {
+	h, err := at.dir.open(fs)
+	if err != nil {
+		return nil, err
+	}
+	defer h.release()
+	return retryOpen(fs, func() (layer.Object, error) { return h.obj.Lookup(at.name) })
 }
 
 // addKey makes a node findable by an inode; hardlinkMu is held.
@@ -192,12 +207,7 @@ func (fs *FS) registerLinked(n *Node, st layer.Stat) {
 
 // indexNameOf returns the name that a lower inode has in the index.
 func (fs *FS) indexNameOf(at lowerRef) (string, error) {
-	h, err := at.dir.open(fs)
-	if err != nil {
-		return "", err
-	}
-	defer h.release()
-	o, err := h.obj.Lookup(at.name)
+	o, err := lookupAt(fs, at)
 	if err != nil {
 		return "", err
 	}
@@ -206,11 +216,15 @@ func (fs *FS) indexNameOf(at lowerRef) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	fh, err := o.Handle()
+	h, err := o.Handle()
 	if err != nil {
 		return "", err
 	}
-	return whiteout.FileHandle{UUID: fs.inos.uuidOf(st.Dev), Type: uint8(fh.Type), FID: fh.Bytes}.IndexName()
+	fh, err := fs.inos.encode(st.Dev, h)
+	if err != nil {
+		return "", err
+	}
+	return fh.IndexName()
 }
 
 // indexedNode returns the node of a lower object whose inode was copied up
@@ -250,7 +264,7 @@ func (fs *FS) indexedNode(p *Node, name string, f *found, key inoKey) (*Node, er
 		e.lowerName = f.top.name
 	}
 	if m.nlink != nil && m.nlink.Upper {
-		e.nlinkDiff = m.nlink.Diff
+		e.nlinkDiff = int(m.nlink.Diff)
 	}
 	if m.metacopy {
 		n.set(stateMetacopy)
@@ -259,12 +273,13 @@ func (fs *FS) indexedNode(p *Node, name string, f *found, key inoKey) (*Node, er
 	fs.addKey(n, key)
 	fs.addKey(n, inoKey{st.Dev, st.Ino})
 	fs.nodes.add(n)
-	f.st = st
 	return n, nil
 }
 
 // indexStaged enters a staged copy of a lower inode with several names into the
-// index, so that the other names lead to it as well. It reports whether it did.
+// index, so that the other names lead to it as well. It reports whether several
+// names lead to it from now on; without file handles they do until the union is
+// unmounted.
 //
 // Crash after the link: the names of the lower inode lead to the copy, which is
 // whole.
@@ -274,15 +289,12 @@ func (fs *FS) indexStaged(n *Node, s *stagedFile, lower *layer.Stat) (bool, erro
 	}
 	idx, err := fs.indexNameOf(n.lowerPlace())
 	if err != nil {
-		return false, nil // the filesystem has no file handles
+		return true, nil
 	}
 	n.mu.Lock()
 	diff := n.extLocked().nlinkDiff + int(lower.Nlink) - 2 // its names: this one and that in the index
 	n.mu.Unlock()
-	mark, err := whiteout.Nlink{Upper: true, Diff: diff}.Encode()
-	if err != nil {
-		return false, err
-	}
+	mark := whiteout.Nlink{Upper: true, Diff: int32(diff)}.Encode()
 	if err := s.file.Setxattr(fs.opt.Prefix.Nlink(), mark, 0); err != nil {
 		return false, err
 	}
@@ -318,6 +330,9 @@ func (x *linkIndex) drop(n *Node) {
 	idx := n.ext.indexAs
 	n.mu.Unlock()
 	n.clear(stateIndexed)
+	if idx == "" {
+		return
+	}
 	if x.dir.Unlink(idx) == nil {
 		x.mu.Lock()
 		delete(x.names, idx)
@@ -365,10 +380,7 @@ func (fs *FS) changeLinks(n *Node, by int) error {
 	diff := n.ext.nlinkDiff
 	n.mu.Unlock()
 	if n.has(stateIndexed) {
-		mark, err := whiteout.Nlink{Upper: true, Diff: diff}.Encode()
-		if err != nil {
-			return err
-		}
+		mark := whiteout.Nlink{Upper: true, Diff: int32(diff)}.Encode()
 		return fs.withObject(n, objectOps{open: func(o layer.Object) error {
 			return o.Setxattr(fs.opt.Prefix.Nlink(), mark, 0)
 		}})
@@ -420,13 +432,10 @@ func (fs *FS) linkAlias(n, p *Node, name string) error {
 		return err
 	}
 	defer o.Close()
-	if s, ok := o.(sharedObject); ok {
-		o = s.Object
-	}
 	if err := fs.changeLinks(n, -1); err != nil {
 		return err
 	}
-	err = fs.inParent(p, true, func(d layer.Dir) error { return d.Link(o, name) })
+	err = fs.inParent(p, true, func(d layer.Dir) error { return d.Link(unshared(o), name) })
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package union
 import (
 	"sync"
 
+	"github.com/laminafs/lamina/fs/layer"
 	"github.com/laminafs/lamina/whiteout"
 )
 
@@ -19,6 +20,7 @@ type inoSpace struct {
 	devs  map[uint64]uint64   // device → number
 	uuids map[[16]byte]uint64 // filesystem → device
 	byDev map[uint64][16]byte // device → filesystem
+	types map[[16]byte]int64  // filesystem → its magic number
 }
 
 func (s *inoSpace) addBranch(b *branch) error {
@@ -29,17 +31,28 @@ func (s *inoSpace) addBranch(b *branch) error {
 	}
 	s.device(st.Dev)
 	uuid := h.obj.UUID()
+	statfs, err := h.obj.Statfs()
+	if err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.uuids == nil {
 		s.uuids = map[[16]byte]uint64{}
 		s.byDev = map[uint64][16]byte{}
+		s.types = map[[16]byte]int64{}
 	}
 	s.byDev[st.Dev] = uuid
 	if _, known := s.uuids[uuid]; !known {
 		s.uuids[uuid] = st.Dev
+		s.types[uuid] = statfs.Type
 	}
 	return nil
+}
+
+// encode returns the kernel's form of the file handle of an inode on a device.
+func (s *inoSpace) encode(dev uint64, h layer.FileHandle) (whiteout.FileHandle, error) {
+	return whiteout.NewFileHandle(s.uuidOf(dev), h.Type, h.Bytes, false)
 }
 
 // uuidOf returns the identity of the filesystem on a device, zero if no layer's
@@ -85,14 +98,15 @@ func (s *inoSpace) fromOrigin(fh *whiteout.FileHandle) (uint64, bool) {
 	if fh == nil {
 		return 0, false
 	}
-	ino, ok := fh.Inode()
-	if !ok {
-		return 0, false
-	}
 	s.mu.RLock()
 	dev, known := s.uuids[fh.UUID]
+	fsType := s.types[fh.UUID]
 	s.mu.RUnlock()
 	if !known {
+		return 0, false
+	}
+	ino, ok := fh.InodeOn(fsType)
+	if !ok {
 		return 0, false
 	}
 	return s.compose(dev, ino), true

@@ -93,9 +93,7 @@ func (fs *FS) linkObject(n *Node, obj layer.Object, p *Node, name string) error 
 // linkPlain links an object to a name that nobody sees, and that a whiteout may
 // have.
 func (fs *FS) linkPlain(obj layer.Object, up layer.Dir, name string) error {
-	if s, ok := obj.(sharedObject); ok {
-		obj = s.Object
-	}
+	obj = unshared(obj)
 	err := up.Link(obj, name)
 	if err != unix.EEXIST {
 		return err

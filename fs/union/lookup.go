@@ -77,6 +77,9 @@ func (fs *FS) lookup(p *Node, name string) (*Node, *layer.Stat, error) {
 		}
 		n, err := fs.attach(p, name, f)
 		d.mu.Unlock()
+		if err == nil && n.isUpper() && !f.upper && n.dir == nil {
+			return n, nil, nil // copied up under another name
+		}
 		return n, &f.st, err
 	}
 }

@@ -213,11 +213,11 @@ func (r *renaming) move() error {
 		}
 		r.dst.upper = true
 	}
-	if err := r.mark(r.src.node, r.np, r.nup); err != nil {
+	if err := r.mark(r.src.node, upperRef{r.oup, r.oname}, r.np, r.nup); err != nil {
 		return err
 	}
 	if r.exchange() {
-		if err := r.mark(r.dst.node, r.op, r.oup); err != nil {
+		if err := r.mark(r.dst.node, upperRef{r.nup, r.nname}, r.op, r.oup); err != nil {
 			return err
 		}
 		if err := r.physical(func() error { return r.oup.Rename(r.oname, r.nup, r.nname, unix.RENAME_EXCHANGE) }); err != nil {
@@ -253,8 +253,15 @@ func (r *renaming) move() error {
 	return nil
 }
 
-// mark prepares an object for its new place in directory p.
-func (r *renaming) mark(n, p *Node, up layer.Dir) error {
+// upperRef is a name in an open directory of the upper.
+type upperRef struct {
+	dir  layer.Dir
+	name string
+}
+
+// mark prepares an object, which lies at a place in the upper, for its new one
+// in directory p.
+func (r *renaming) mark(n *Node, at upperRef, p *Node, up layer.Dir) error {
 	fs := r.fs
 	if n.has(stateOrigin) || n.dir != nil && n.dir.merged() {
 		if err := fs.setImpure(p.dir, up); err != nil {
@@ -262,7 +269,7 @@ func (r *renaming) mark(n, p *Node, up layer.Dir) error {
 		}
 	}
 	if n.dir == nil {
-		return fs.redirectData(n)
+		return fs.redirectData(n, at)
 	}
 	if n.dir.merged() {
 		return fs.setRedirect(n, r.op == r.np)
@@ -274,14 +281,16 @@ func (r *renaming) mark(n, p *Node, up layer.Dir) error {
 }
 
 // redirectData makes sure that a metacopy file finds its data under any name.
-func (fs *FS) redirectData(n *Node) error {
+func (fs *FS) redirectData(n *Node, at upperRef) error {
 	if !n.has(stateMetacopy) {
 		return nil
 	}
-	r := n.dataRedirect()
-	return fs.withObject(n, objectOps{open: func(o layer.Object) error {
-		return o.Setxattr(fs.opt.Prefix.Redirect(), []byte(r), 0)
-	}})
+	o, err := at.dir.Lookup(at.name)
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	return o.Setxattr(fs.opt.Prefix.Redirect(), []byte(n.dataRedirect()), 0)
 }
 
 // setOpaque keeps a directory without lower parts from being merged with what

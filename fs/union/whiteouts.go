@@ -80,7 +80,10 @@ func (fs *FS) makeWhiteout(d layer.Dir, name string) error {
 	defer fs.whiteoutMu.Unlock()
 	if fs.whiteoutObj != nil {
 		err := d.Link(fs.whiteoutObj, name)
-		if err != unix.EMLINK && err != unix.EPERM && err != unix.EXDEV && err != unix.EOPNOTSUPP {
+		switch err {
+		case unix.EMLINK, unix.EPERM, unix.EXDEV, unix.EOPNOTSUPP:
+		case unix.ENOENT: // its last name has gone meanwhile
+		default:
 			return err
 		}
 		fs.whiteoutObj.Close()
