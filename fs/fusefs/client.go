@@ -158,3 +158,16 @@ func shortPath(path string) (short string, done func(), err error) {
 	}
 	return fdPath(int(dir.Fd())) + "/" + filepath.Base(path), func() { dir.Close() }, nil
 }
+
+// WaitEnd returns when the server closes its control socket, which it does
+// after it let go of all layers, or fails after timeout.
+func (c *Client) WaitEnd(timeout time.Duration) error {
+	c.conn.SetReadDeadline(time.Now().Add(timeout))
+	switch _, err := c.lines.ReadByte(); {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("the server of %s (pid %d) is still running %v after it was unmounted; what it does shows: kill -USR1 %d", c.Info.Target, c.Info.PID, timeout, c.Info.PID)
+	case err == nil:
+		return fmt.Errorf("the server of %s spoke without being asked", c.Info.Target)
+	}
+	return nil
+}

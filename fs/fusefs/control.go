@@ -94,7 +94,7 @@ type Info struct {
 	Type    string    `json:"type"`    // likewise, such as fuse.lamina
 	Dev     string    `json:"dev"`     // major:minor of the mounted filesystem
 	Via     string    `json:"via"`     // how it was mounted, see device
-	PID     int       `json:"pid"`     // of the server, in its own pid namespace
+	PID     int       `json:"pid"`     // of the server, in its own pid namespace; 0 for kernel overlayfs
 	UID     int       `json:"uid"`     // of the server, in its own user namespace
 	Version string    `json:"version"` // of the program that serves
 	Started time.Time `json:"started"`

@@ -51,7 +51,7 @@ func MountKernel(o *mountopt.Options, target string) (Info, error) {
 		return Info{}, explainOverlay(path, err)
 	}
 	info := d.info()
-	info.Type = "overlay"
+	info.Type, info.PID = "overlay", 0 // nobody serves it
 	return info, nil
 }
 

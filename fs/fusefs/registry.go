@@ -69,7 +69,7 @@ func ownDirs() []string {
 func searchDirs() []string {
 	dirs := ownDirs()
 	if os.Geteuid() == 0 && os.Getenv("LAMINA_RUNTIME_DIR") == "" {
-		for _, pattern := range []string{"/run/user/*/lamina", "/tmp/lamina-*"} {
+		for _, pattern := range []string{"/run/user/*/lamina", "/tmp/lamina-[0-9]*"} {
 			found, _ := filepath.Glob(pattern) // fails for a bad pattern only
 			dirs = append(dirs, found...)
 		}
@@ -136,8 +136,8 @@ func Live() ([]*Client, error) {
 	var failed []error
 	for _, dir := range searchDirs() {
 		entries, err := os.ReadDir(dir)
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
-			continue
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) || errors.Is(err, unix.ENOTDIR) {
+			continue // nothing of ours
 		}
 		if err != nil {
 			failed = append(failed, err)
