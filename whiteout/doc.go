@@ -23,8 +23,8 @@
 //
 // The package is pure: bytes and names in, values out. It does no I/O, and
 // imports nothing but the standard library. [ConvertDir] translates the marks
-// of one directory into another format, or says which of them the other
-// format has no words for.
+// of one directory into another format, or says what the other format has no
+// words for.
 //
 // # Rules that all parsers follow
 //

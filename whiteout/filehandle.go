@@ -160,6 +160,8 @@ func ParseIndexName(name string) (FileHandle, error) {
 	return ParseFileHandle(value)
 }
 
-// IsTempIndexName reports whether an entry of the index directory is what an
-// interrupted creation or removal left behind: its name begins with "#".
+// IsTempIndexName reports whether an entry of the index directory is a
+// temporary of the kernel: its name begins with "#". While a union is mounted
+// these are half-made entries and the whiteout that all others are hard links
+// to; in one that is not, they are leftovers.
 func IsTempIndexName(name string) bool { return len(name) > 0 && name[0] == '#' }

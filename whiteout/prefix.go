@@ -100,18 +100,18 @@ func (p Prefix) Escape(xattr string) (stored string, ok bool) {
 
 // Unescape returns the name by which users of a union know the stored xattr,
 // and false for a mark that is hidden from them (ovl_listxattr).
+//
+// The kernel lists the few trusted names that only pass for escaped, such as
+// "trusted.overlay.overlayfoo", with the first letters cut off, and then cannot
+// find what it listed. They are hidden here.
 func (p Prefix) Unescape(stored string) (xattr string, ok bool) {
-	if !strings.HasPrefix(stored, string(p)) {
+	name, own := strings.CutPrefix(stored, string(p))
+	if !own {
 		return stored, true
 	}
-	if !p.escaped(stored) {
+	name, escaped := strings.CutPrefix(name, escape)
+	if !escaped {
 		return "", false
 	}
-	// The name "trusted.overlay.overlay" itself passes for escaped and is
-	// shorter than the bytes to be cut; there is nothing it could stand for.
-	name := stored[len(p):]
-	if len(name) < len(escape) {
-		return "", false
-	}
-	return string(p) + name[len(escape):], true
+	return string(p) + name, true
 }

@@ -59,6 +59,9 @@ func ParseTar(h *tar.Header) (mark Mark, name string, err error) {
 		return Invalid, "", err
 	}
 	dir, base := path.Split(clean)
+	if belowReserved(dir) {
+		return Reserved, clean, nil
+	}
 	mark, target := ParseAufsName(base)
 	if mark == Whiteout || mark == OpaqueMarker {
 		switch h.Typeflag {
@@ -78,17 +81,26 @@ func ParseTar(h *tar.Header) (mark Mark, name string, err error) {
 	return mark, clean, nil
 }
 
+// belowReserved reports whether a directory on the way belongs to aufs, as the
+// hard links kept in [AufsPlinkDir] do.
+func belowReserved(dir string) bool {
+	for c := range strings.SplitSeq(dir, "/") {
+		if mark, _ := ParseAufsName(c); mark == Reserved {
+			return true
+		}
+	}
+	return false
+}
+
 // cleanTarPath returns a path without leading slashes, empty and "."
 // components; "." for the root. It refuses "..", NUL, and directories that are
-// marks: what lies below a deleted name, or in aufs's own directories, is no
-// part of a layer.
+// marks: what lies below a deleted name is no part of a layer.
 func cleanTarPath(name string) (string, error) {
 	if strings.IndexByte(name, 0) >= 0 {
 		return "", malformed("layer entry", []byte(name), "NUL byte")
 	}
 	clean := strings.TrimPrefix(path.Clean("/"+name), "/")
-	components := strings.Split(name, "/")
-	for _, c := range components {
+	for c := range strings.SplitSeq(name, "/") {
 		if c == ".." {
 			return "", malformed("layer entry", []byte(name), `".." in the path`)
 		}
@@ -97,7 +109,7 @@ func cleanTarPath(name string) (string, error) {
 		return ".", nil
 	}
 	dir, _ := path.Split(clean)
-	for _, c := range strings.Split(dir, "/") {
+	for c := range strings.SplitSeq(dir, "/") {
 		if mark, _ := ParseAufsName(c); mark != NotMark && mark != Reserved {
 			return "", malformed("layer entry", []byte(name), "it lies below a %v", mark)
 		}
