@@ -20,7 +20,7 @@ read-only and writable. Files that are open keep what they had.`,
   lamina branch add /mnt/x hotfix
   lamina branch del /mnt/x hotfix
   lamina branch mod /mnt/x ro`,
-		Args: args(0, 0, "one of: add, del, list, mod"),
+		Args: unknownVerb,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newBranchAdd(), newBranchDel(), newBranchList(), newBranchMod())

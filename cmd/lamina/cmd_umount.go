@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/fs/fusefs"
 )
@@ -46,7 +47,11 @@ func unmount(target string, lazy bool) error {
 		return fusefs.Unmount(target, lazy)
 	}
 	defer server.Close()
-	if err := fusefs.Unmount(target, lazy); err != nil || lazy {
+	err = fusefs.Unmount(target, lazy)
+	if errors.Is(err, unix.EINVAL) { // it is mounted in another mount namespace, that of its server
+		err = server.Unmount(lazy)
+	}
+	if err != nil || lazy {
 		return err
 	}
 	return server.WaitEnd(serverEnd)

@@ -29,10 +29,12 @@ fuse-overlayfs.`,
   lamina -o lowerdir=app:base,upperdir=changes,workdir=.work /mnt/x
   lamina umount /mnt/x`,
 		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		Version:       version(),
+
+		SuggestionsMinimumDistance: 2,
+		SilenceUsage:               true,
+		Args:                       unknownVerb,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Version:                    version(),
 	}
 	root.SetVersionTemplate("lamina version {{.Version}}\n")
 	root.CompletionOptions.DisableDefaultCmd = true
@@ -64,7 +66,7 @@ func execute(root *cobra.Command) int {
 func statusOf(err error) int {
 	var usage usageError
 	var option *mountopt.Error
-	if errors.As(err, &usage) || errors.As(err, &option) || strings.HasPrefix(err.Error(), "unknown command") {
+	if errors.As(err, &usage) || errors.As(err, &option) {
 		return exitUsage
 	}
 	return exitFailure
@@ -80,6 +82,18 @@ func (e usageError) Unwrap() error { return e.error }
 type exitStatus int
 
 func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// unknownVerb refuses what follows the program's name and is no verb.
+func unknownVerb(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	near := ""
+	if words := cmd.SuggestionsFor(args[0]); len(words) > 0 {
+		near = "; did you mean " + strings.Join(words, " or ") + "?"
+	}
+	return usageError{fmt.Errorf("no such command: %s%s; see: %s --help", args[0], near, cmd.CommandPath())}
+}
 
 // args makes a check of the number of arguments that names what is missing.
 func args(least, most int, names string) cobra.PositionalArgs {

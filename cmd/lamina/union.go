@@ -26,8 +26,10 @@ func serveUnion(name string, o mountopt.Options, target string, foreground bool)
 		},
 		Log:     logger,
 		LogFile: o.LogFile,
-		Version: version(),
-		Ready:   func(i fusefs.Info) { info = i },
+
+		AutoUnmount: o.AutoUnmount,
+		Version:     version(),
+		Ready:       func(i fusefs.Info) { info = i },
 	})
 	return info, err
 }

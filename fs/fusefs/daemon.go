@@ -88,8 +88,10 @@ type ServeConfig struct {
 	Mount   func() (Union, error)
 	Log     *log.Logger // writes to stderr until the server is in the background
 	LogFile string      // where it writes then; empty: syslog, or a file beside the socket
-	Version string      // of the program, for the control socket
-	Ready   func(Info)  // called when the mount is usable; may be nil
+	// AutoUnmount removes the mount when the server is killed or crashes.
+	AutoUnmount bool
+	Version     string     // of the program, for the control socket
+	Ready       func(Info) // called when the mount is usable; may be nil
 }
 
 // Serve mounts a union and serves it until it is unmounted, by SIGTERM,
@@ -137,6 +139,13 @@ func serve(cfg ServeConfig, parent *os.File) (*Info, error) {
 		cfg.Log.Printf("%s: lamina ps will not show this mount: %v", info.Target, err)
 	} else {
 		defer control.Close()
+	}
+	if cfg.AutoUnmount {
+		g, err := startGuard(info)
+		if err != nil {
+			return nil, errors.Join(err, union.Unmount(true), union.Wait())
+		}
+		defer g.release()
 	}
 	if parent != nil {
 		crash, err := moveToBackground(&cfg, info)

@@ -47,6 +47,10 @@ func (u *emptyUnion) Unmount(lazy bool) error { return u.dev.unmount(lazy) }
 // The tests below start this test binary again to act as the command: it
 // serves the directory in LAMINA_TEST_MOUNT.
 func TestMain(m *testing.M) {
+	if probe := os.Getenv("LAMINA_TEST_PROBE"); probe != "" && len(os.Args) == 1 {
+		fmt.Println(probe) // what Examine's child prints
+		os.Exit(0)
+	}
 	target := os.Getenv("LAMINA_TEST_MOUNT")
 	if target == "" {
 		os.Exit(m.Run())
@@ -76,6 +80,8 @@ func actAsCommand(target string) error {
 		Log:     NewLogger("command"),
 		LogFile: os.Getenv("LAMINA_TEST_LOG"),
 		Version: "9.9",
+
+		AutoUnmount: os.Getenv("LAMINA_TEST_AUTO") != "",
 	})
 }
 
@@ -186,6 +192,40 @@ func TestErrorsOfTheServerReachTheCaller(t *testing.T) {
 				t.Errorf("%d mounts left (%v)", len(mounts), err)
 			}
 		})
+	}
+}
+
+func TestAutoUnmountRemovesTheMountOfAKilledServerOnly(t *testing.T) {
+	target := t.TempDir()
+	serve := func() int {
+		if out, err := command(t, target, "LAMINA_TEST_AUTO=1").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		c, err := Dial(target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return c.Info.PID
+	}
+	pid := serve()
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the guard to unmount", func() bool { m, err := mountsOn(target); return err == nil && len(m) == 0 })
+	// A mount that somebody else took away is followed by another one, which
+	// the guard of the first must leave alone.
+	pid = serve()
+	if err := Unmount(target, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("other", target, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the server to end", func() bool { return !alive(pid) })
+	time.Sleep(100 * time.Millisecond)
+	if m, err := mountsOn(target); err != nil || len(m) != 1 {
+		t.Errorf("%d mounts on the target (%v), want the other one", len(m), err)
 	}
 }
 

@@ -34,7 +34,6 @@ type MountFlags struct {
 
 	AllowOther         bool // let users in that did not mount it
 	DefaultPermissions bool // the kernel checks modes, not the server
-	AutoUnmount        bool // fusermount3 waits for the server's death
 	MaxRead            uint32
 	Context            string // SELinux label, ignored where SELinux is off
 	Propagation        string // see propagationFlags, empty leaves the kernel's choice
@@ -62,7 +61,6 @@ func MountFlagsOf(o *mountopt.Options) MountFlags {
 		DirSync:            o.DirSync,
 		AllowOther:         o.AllowOther || o.AllowRoot,
 		DefaultPermissions: o.DefaultPermissions.Or(true),
-		AutoUnmount:        o.AutoUnmount,
 		MaxRead:            o.MaxRead,
 		Context:            o.Context,
 		Propagation:        o.Propagation,
@@ -85,7 +83,6 @@ type device struct {
 	mountID uint64 // as in mountinfo, 0 where the kernel does not tell
 	dev     uint64 // st_dev of the mounted filesystem
 	flags   MountFlags
-	helper  *os.File // holds fusermount3 alive under AutoUnmount
 }
 
 // info describes the mount to those who ask over the control socket.
@@ -116,9 +113,6 @@ func openDevice(target string, m MountFlags) (*device, error) {
 	path, err := os.Readlink(fdPath(int(dir.Fd())))
 	if err != nil {
 		return nil, fmt.Errorf("find the path of %s: %w; is /proc mounted?", target, err)
-	}
-	if m.AutoUnmount {
-		return mountByHelper(path, m)
 	}
 	d, err := mountDirectly(dir, path, m)
 	if err == nil || !isNotAllowed(err) {

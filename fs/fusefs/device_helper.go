@@ -67,18 +67,12 @@ func mountByHelper(target string, m MountFlags) (*device, error) {
 		cmd.Wait() // how it ended is in its stderr
 		return nil, explainHelper(target, readAll(stderr), err)
 	}
-	d := &device{fd: fd, via: viaFusermount, target: target, flags: m}
-	if m.AutoUnmount {
-		// The helper lives as long as the socket, and unmounts when it closes.
-		d.helper = ours
-		go cmd.Wait()
-	} else {
-		ours.Close()
-		if err := cmd.Wait(); err != nil {
-			unix.Close(fd)
-			return nil, explainHelper(target, readAll(stderr), err)
-		}
+	ours.Close()
+	if err := cmd.Wait(); err != nil {
+		unix.Close(fd)
+		return nil, explainHelper(target, readAll(stderr), err)
 	}
+	d := &device{fd: fd, via: viaFusermount, target: target, flags: m}
 	if err := d.identify(unix.AT_FDCWD, target, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		unix.Close(fd)
 		return nil, err
@@ -96,7 +90,7 @@ func (m MountFlags) helperOptions() []string {
 	}{
 		{m.ReadOnly, "ro"}, {m.NoSuid, "nosuid"}, {m.NoDev, "nodev"}, {m.NoExec, "noexec"},
 		{m.NoAtime, "noatime"}, {m.Sync, "sync"}, {m.DirSync, "dirsync"},
-		{m.AllowOther, "allow_other"}, {m.DefaultPermissions, "default_permissions"}, {m.AutoUnmount, "auto_unmount"},
+		{m.AllowOther, "allow_other"}, {m.DefaultPermissions, "default_permissions"},
 		{m.MaxRead != 0, fmt.Sprintf("max_read=%d", m.MaxRead)},
 		// Only root is spared nosuid and nodev; all others would read a warning.
 		{!m.NoSuid && os.Getuid() == 0, "suid"}, {!m.NoDev && os.Getuid() == 0, "dev"},
@@ -124,6 +118,7 @@ func explainHelper(target, said string, err error) error {
 		{"device not found", "as root load the module with: modprobe fuse; in a container pass the device in with: --device " + fuseDevice},
 		{"failed to open " + fuseDevice, "as root allow it with: chmod 666 " + fuseDevice + "; in a container pass the device in with: --device " + fuseDevice},
 		{"too many FUSE filesystems", "unmount some (see: lamina ps), or raise mount_max in /etc/fuse.conf"},
+		{"could not determine username", "fusermount3 mounts only for users with an account; as root run: useradd --uid " + fmt.Sprint(os.Getuid()) + " NAME"},
 		{"is forbidden", "this filesystem does not take mounts of ordinary users; choose a mount point elsewhere"},
 		{"Operation not permitted", "fusermount3 lacks its setuid bit or runs where setuid programs have no power (no_new_privs, a container); as root run: chmod u+s $(command -v fusermount3), or use: unshare -Urm"},
 	} {

@@ -226,23 +226,6 @@ func TestHelperMounts(t *testing.T) {
 	}
 }
 
-func TestAutoUnmountRemovesTheMountOfADeadServer(t *testing.T) {
-	needMount(t)
-	if _, err := findHelper(); err != nil {
-		t.Skip(err)
-	}
-	d, err := openDevice(t.TempDir(), MountFlags{FSName: "x", Subtype: "lamina", AutoUnmount: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	unix.Close(d.fd)
-	d.helper.Close() // what the kernel does for a server that was killed
-	eventually(t, "the helper to unmount", func() bool {
-		mounts, err := mountsOn(d.target)
-		return err == nil && len(mounts) == 0
-	})
-}
-
 // What fusermount3 prints is for people who know it; the command that mends
 // the trouble must be in ours.
 func TestEveryComplaintOfTheHelperHasARemedy(t *testing.T) {
@@ -255,6 +238,7 @@ func TestEveryComplaintOfTheHelperHasARemedy(t *testing.T) {
 		"fusermount3: too many FUSE filesystems mounted; mount_max=N can be set in /etc/fuse.conf":    "mount_max",
 		"fusermount3: mounting over filesystem type 0x01021994 is forbidden":                          "elsewhere",
 		"fusermount3: mount failed: Operation not permitted":                                          "chmod u+s",
+		"fusermount3: could not determine username":                                                   "useradd",
 		"fusermount3: something new":                                                                  "something new",
 	} {
 		err := explainHelper("/m", said+"\n", errors.New("exit status 1"))
@@ -271,9 +255,9 @@ func TestMountFlagsFollowTheOptions(t *testing.T) {
 	for list, want := range map[string]MountFlags{
 		"": {NoAtime: true, DefaultPermissions: true, ReadOnly: true},
 		"upperdir=u,workdir=w,nosuid,nodev,noexec,relatime,allow_root,default_permissions=off": {NoSuid: true, NoDev: true, NoExec: true, AllowOther: true},
-		"upperdir=u,ro,strictatime,nodiratime,sync,dirsync,lazytime,nosymfollow,private,max_read=9,context=c,auto_unmount,allow_other": {
+		"upperdir=u,ro,strictatime,nodiratime,sync,dirsync,lazytime,nosymfollow,private,max_read=9,context=c,allow_other": {
 			ReadOnly: true, StrictAtime: true, NoDirAtime: true, Sync: true, DirSync: true, LazyTime: true, NoSymFollow: true,
-			Propagation: "private", MaxRead: 9, Context: "c", AutoUnmount: true, AllowOther: true, DefaultPermissions: true},
+			Propagation: "private", MaxRead: 9, Context: "c", AllowOther: true, DefaultPermissions: true},
 	} {
 		o, err := mountopt.Parse(list)
 		if err != nil {

@@ -24,9 +24,6 @@ func (d *device) unmount(lazy bool) error {
 	case !on:
 		return nil
 	}
-	if d.helper != nil {
-		defer d.helper.Close()
-	}
 	return Unmount(d.target, lazy)
 }
 
@@ -122,7 +119,7 @@ func unmountByHelper(path string, lazy bool) error {
 	case strings.Contains(said, "busy"):
 		return fmt.Errorf("unmount %s: %w; see who uses it with: fuser -vm %s, or detach it with: lamina umount -l %s", path, unix.EBUSY, shellQuote(path), shellQuote(path))
 	case strings.Contains(said, "not found in"), strings.Contains(said, "not mounted"), strings.Contains(said, "Invalid argument"):
-		return fmt.Errorf("unmount %s: no mount of yours is there (%s); see what is mounted with: lamina ps", path, said)
+		return fmt.Errorf("unmount %s: no mount of yours is there (%w: %s); see what is mounted with: lamina ps", path, unix.EINVAL, said)
 	case said == "":
 		return fmt.Errorf("unmount %s: fusermount3: %w", path, err)
 	default:
