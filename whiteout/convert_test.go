@@ -28,6 +28,16 @@ var written = map[Format][]Node{
 	OCI:              {file("f", xattrs{"user.a": yes}), mark(".wh.gone", nil), subdir("d")},
 }
 
+// A directory's xattrs are converted once, where it is the directory itself.
+func TestXattrsOfASubdirectoryAreLeftToItsOwnConversion(t *testing.T) {
+	d := Node{Name: "d", Type: typeDir, Xattrs: xattrs{"trusted.overlay.opaque": yes, "trusted.overlay.redirect": []byte("/a")}}
+	for from := range written {
+		if got := mustConvert(t, from, OCI, []Node{d}); !sameNodes(got, []Node{subdir("d")}) {
+			t.Errorf("%v: %+v", from, got)
+		}
+	}
+}
+
 // opaqueDir is a directory that hides all that lies below it.
 var opaqueDir = map[Format][]Node{
 	Overlay:          {self(xattrs{"trusted.overlay.opaque": yes}), file("f", nil)},

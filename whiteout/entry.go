@@ -61,6 +61,9 @@ func (f Format) Decode(n Node) ([]Entry, error) {
 			return nil, knownReserved(n.Name)
 		}
 	}
+	if n.Name != "" && n.Type == typeDir {
+		n.Xattrs = nil
+	}
 	switch f {
 	case Aufs, OCI:
 		return []Entry{{Name: n.Name, Kind: Plain, Node: n}}, nil
@@ -142,9 +145,6 @@ func fuseOverlayfsOpaque(xattrs map[string][]byte) string {
 func decodeXattrs(n Node, take func(*Entry, string, []byte) (opaque bool, err error)) ([]Entry, error) {
 	e := Entry{Name: n.Name, Kind: Plain, Node: n}
 	e.Node.Xattrs = nil
-	if n.Name != "" && n.Type == typeDir {
-		return []Entry{e}, nil
-	}
 	var entries []Entry
 	for _, attr := range slices.Sorted(maps.Keys(n.Xattrs)) {
 		opaque, err := take(&e, attr, n.Xattrs[attr])
