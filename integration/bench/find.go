@@ -13,12 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// passthrough is the option that chooses lamina's other profile.
+const passthrough = "passthrough=on"
+
 // findSubjects lists what can be compared here, the reference first. A subject
 // that is not there is listed too, with the reason.
 func findSubjects(c config) []*subject {
 	list := []*subject{kernelOverlay(c.Rootless)}
 	list = append(list, fuseOverlays(c.Peers)...)
-	list = append(list, unionfsFuse(), lamina(c, "lamina", ""), lamina(c, "lamina-pt", "passthrough=1"))
+	list = append(list, unionfsFuse(), lamina(c, "lamina", ""), lamina(c, "lamina-passthrough", passthrough))
 	return list
 }
 
@@ -127,10 +130,15 @@ func unionfsFuse() *subject {
 	return s
 }
 
+// lamina is one profile. Passthrough is not tried in a user namespace: there it
+// cannot happen, and numbers under its name would be those of the other profile.
 func lamina(c config, name, option string) *subject {
 	s := &subject{name: name, problem: c.LaminaProblem}
 	if s.problem == "" {
 		s.version, s.problem = laminaVersion(c.Lamina)
+	}
+	if c.Rootless && option == passthrough {
+		s.problem = "FUSE passthrough needs CAP_SYS_ADMIN in the initial user namespace"
 	}
 	s.command = func(st stack) []string {
 		o := overlayOptions(st.lowers, st.upper, st.work, st.volatile)

@@ -127,9 +127,10 @@ func (r *report) mean(subject string) (overall, bool) {
 	return overall{}, false
 }
 
-func (r *report) mode() string {
+// user is who mounted, in words.
+func (r *report) user() string {
 	if r.Rootless {
-		return "rootless"
+		return "an ordinary user"
 	}
 	return "root"
 }

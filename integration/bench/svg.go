@@ -77,7 +77,7 @@ func renderSVG(r *report) []byte {
 		p.row(row, y)
 		y += p.rowHeight()
 	}
-	p.text(plotLeft, height-12, "note", "start", memoryNote(r))
+	p.text(16, height-12, "note", "start", memoryNote(r))
 	p.buf.WriteString("</svg>\n")
 	return p.buf.Bytes()
 }
@@ -117,7 +117,7 @@ func picturedSubjects(r *report) []subjectInfo {
 	for _, s := range r.measuredSubjects() {
 		switch s.Name {
 		case reference:
-		case "lamina", "lamina-pt":
+		case "lamina", "lamina-passthrough":
 			own = append(own, s)
 		default:
 			others = append(others, s)
@@ -143,7 +143,7 @@ func (p *picture) open(r *report, height float64) {
 <rect class="card" x="0.5" y="0.5" width="%.0f" height="%.0f" rx="8"/>
 `, svgWidth, height, svgWidth, height, svgWidth-1, height-1)
 	p.text(16, 26, "head", "start", "Time relative to kernel overlayfs: shorter is faster")
-	sub := fmt.Sprintf("as %s, %d rounds, Linux %s, %s, %d CPUs, %s", r.mode(), r.Rounds, r.Machine.Kernel,
+	sub := fmt.Sprintf("as %s, rounds: %d, Linux %s, %s, %d CPUs, %s", r.user(), r.Rounds, r.Machine.Kernel,
 		r.Machine.Filesystem, r.Machine.CPUs, r.Started.Format(time.DateOnly))
 	if r.Quick {
 		sub += ", quick run: sizes too small for conclusions"

@@ -39,13 +39,13 @@ func renderText(r *report) string {
 
 // headline says where, when and how.
 func headline(r *report) string {
-	size := fmt.Sprintf("%d rounds", r.Rounds)
+	size := fmt.Sprintf("rounds: %d", r.Rounds)
 	if r.Quick {
 		size += ", quick (sizes too small for conclusions)"
 	}
 	m := r.Machine
 	return fmt.Sprintf("Time relative to kernel overlayfs (less is faster), as %s, %s.\nLinux %s, %d × %s, %d MB, %s, %s.",
-		map[bool]string{true: "an ordinary user", false: "root"}[r.Rootless], size,
+		r.user(), size,
 		m.Kernel, m.CPUs, m.CPU, m.MemoryMB, m.Filesystem, r.Started.Format(time.DateOnly))
 }
 
