@@ -50,7 +50,7 @@ var (
 		sources: 24, mounts: 5, passes: 3,
 	}
 	quickScale = scale{
-		dirs: 60, files: 1200, touched: 500, archived: 800,
+		dirs: 40, files: 800, touched: 400, archived: 600,
 		bigMB: 48, seqMB: 64, randMB: 32,
 		randReads: 400, randWrites: 5000, syncWrites: 30,
 		mmapMB: 32, manyDirs: 100, manyPerDir: 200,

@@ -155,7 +155,7 @@ func laminaVersion(path string) (version, problem string) {
 	if problem != "" {
 		return "", problem
 	}
-	return strings.TrimPrefix(firstLine(out), "lamina "), ""
+	return strings.TrimPrefix(strings.TrimPrefix(firstLine(out), "lamina "), "version "), ""
 }
 
 // versionOf runs path --version and returns the group of pattern.

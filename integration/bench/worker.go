@@ -137,10 +137,13 @@ func (b *bench) compare(ctx context.Context, w workload, subjects []*subject) wo
 	for round := range b.config.Rounds {
 		for _, i := range rotated(len(subjects), round) {
 			m := &result.Results[i]
-			if m.Problem != "" || ctx.Err() != nil || (w.serverOnly && subjects[i].name == reference) {
+			if m.Problem != "" || (w.serverOnly && subjects[i].name == reference) {
 				continue
 			}
 			value, err := b.repeat(ctx, subjects[i], w.body)
+			if ctx.Err() != nil {
+				return result // interrupted: there will be no report
+			}
 			if err != nil {
 				m.Problem = oneLine(err)
 				progress("  %s failed: %s", m.Subject, m.Problem)
