@@ -188,7 +188,9 @@ func (r *rawFS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut
 	if n == nil {
 		return stale
 	}
-	c := union.Change{KillPriv: in.Valid&fattrKillSuidgid != 0}
+	// A request to set nothing comes from chown(-1, -1) and from writes that
+	// have to take privileges away.
+	c := union.Change{KillPriv: in.Valid&fattrKillSuidgid != 0 || in.Valid == 0}
 	if in.Valid&fuse.FATTR_MODE != 0 {
 		c.Mode = &in.Mode
 	}

@@ -132,10 +132,10 @@ func (m *marks) read(r xattrReader, attr string) error {
 func (m *marks) parse(name string, v []byte) error {
 	switch name {
 	case "opaque":
-		o, err := whiteout.ParseOpaque(v)
+		// As in the kernel a value that means nothing is no mark.
+		o, _ := whiteout.ParseOpaque(v)
 		m.opaque = m.opaque || o == whiteout.OpaqueYes
 		m.xattrWhiteouts = m.xattrWhiteouts || o == whiteout.OpaqueXattrWhiteouts
-		return err
 	case "impure":
 		m.impure = true
 	case "whiteout":

@@ -3,6 +3,7 @@ package union
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync/atomic"
@@ -121,10 +122,14 @@ func removeAll(d layer.Dir, name string) error {
 		return err
 	}
 	defer sub.Close()
-	if err := sub.Chmod(0o700); err != nil {
-		return err
+	err = sweep(sub)
+	if errors.Is(err, unix.EACCES) {
+		// Only now: someone may still hold the directory and see its mode.
+		if err = sub.Chmod(0o700); err == nil {
+			err = sweep(sub)
+		}
 	}
-	if err := sweep(sub); err != nil {
+	if err != nil {
 		return err
 	}
 	return d.Rmdir(name)
