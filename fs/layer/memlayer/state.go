@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	rootIno = 2  // EXT4_ROOT_INO
+	rootIno  = 2  // EXT4_ROOT_INO
 	firstIno = 12 // what mke2fs leaves for the first file after lost+found
 
 	tick = 1_000_000 // nanoseconds that each change takes
