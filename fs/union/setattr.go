@@ -101,7 +101,7 @@ func killPriv(o layer.Object) error {
 	if mode&unix.S_IXGRP != 0 {
 		kept &^= unix.S_ISGID
 	}
-	if kept == mode || !st.IsRegular() {
+	if kept == mode || st.IsDir() {
 		return nil
 	}
 	return o.Chmod(kept)

@@ -1,0 +1,50 @@
+# make help lists the targets.
+GO ?= go
+BIN ?= bin
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+build: ## build bin/lamina and the names that other programs call it by
+	$(GO) build -trimpath -o $(BIN)/lamina ./cmd/lamina
+	ln -sf lamina $(BIN)/fuse-overlayfs
+	ln -sf lamina $(BIN)/mount.fuse.lamina
+
+install: build ## copy them to PREFIX (/usr/local) and the manual pages beside them
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 755 $(BIN)/lamina $(DESTDIR)$(PREFIX)/bin/lamina
+	$(BIN)/lamina man $(DESTDIR)$(PREFIX)/share/man/man1
+PREFIX ?= /usr/local
+
+demo: build ## mount a real stack as this user, change it, show where the changes went, unmount
+	sh integration/demo.sh $(BIN)/lamina
+
+test: ## unit tests; needs neither root nor /dev/fuse, and skips with a reason what does
+	$(GO) vet ./...
+	$(GO) test ./...
+
+race: ## the same under the race detector
+	CGO_ENABLED=1 $(GO) test -race ./fs/... ./whiteout/...
+
+root-test: ## mounts unions and kernel overlays below a temporary directory, as root
+	$(GO) test -tags integration -timeout 20m ./integration/...
+
+arrows: ## check that packages import only what the design allows
+	$(GO) test -run TestArrows ./integration/arrows
+
+bench: ## compare with kernel overlayfs and the other union filesystems (root; about 20 min, 5 GB in /var/tmp)
+	$(GO) run ./integration/bench --text docs/bench/root.txt --json docs/bench/root.json --svg docs/bench/root.svg
+
+bench-rootless: ## the same as an ordinary user (start as root to have cold caches too)
+	$(GO) run ./integration/bench --rootless --text docs/bench/rootless.txt --json docs/bench/rootless.json --svg docs/bench/rootless.svg
+
+bench-quick: ## a small run that shows that every subject and workload works
+	$(GO) run ./integration/bench --quick
+
+fuzz: ## each fuzz target for a little while
+	@for t in $$($(GO) test -list '^Fuzz' ./whiteout | grep ^Fuzz); do $(GO) test -run xxx -fuzz "^$$t$$" -fuzztime 10s ./whiteout || exit 1; done
+
+clean: ## remove what was built
+	rm -rf $(BIN)
+
+.PHONY: help build install demo test race root-test arrows bench bench-rootless bench-quick fuzz clean
