@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,7 +33,7 @@ type ControlServer struct {
 
 	wg    sync.WaitGroup
 	mu    sync.Mutex
-	conns map[net.Conn]struct{} // nil once closed
+	conns map[*net.UnixConn]struct{} // nil once closed
 }
 
 // ListenControl makes the control socket of a mounted union, in the directory
@@ -45,7 +46,7 @@ func ListenControl(union Controller, info Info, logger *log.Logger) (*ControlSer
 	s := &ControlServer{
 		union: union, info: info, log: logger,
 		path:  filepath.Join(dir, info.Dev+socketSuffix),
-		conns: make(map[net.Conn]struct{}),
+		conns: make(map[*net.UnixConn]struct{}),
 	}
 	if err := s.listen(); err != nil {
 		return nil, fmt.Errorf("make the control socket %s: %w", s.path, err)
@@ -85,7 +86,10 @@ func (s *ControlServer) Close() {
 	s.listener.Close()
 	s.mu.Lock()
 	for conn := range s.conns {
-		conn.Close()
+		// Only the way in: whoever asked for the unmount that ends the server
+		// still gets the answer.
+		conn.SetWriteDeadline(time.Now().Add(time.Second))
+		conn.CloseRead()
 	}
 	s.conns = nil
 	s.mu.Unlock()
