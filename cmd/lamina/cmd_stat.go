@@ -64,7 +64,7 @@ func statMount(target string) (*mountStat, error) {
 
 func (st *mountStat) print(w io.Writer) {
 	fmt.Fprintf(w, "%s\n  source %s, type %s, device %s, mounted by %s\n  pid %d of uid %d, version %s, since %s\n",
-		st.Target, st.Source, st.Type, st.Dev, st.Via, st.PID, st.UID, st.Version, st.Started.Format(time.DateTime))
+		st.Target, st.Source, st.Type, st.Dev, st.Via, st.PID, st.UID, st.Version, st.Started.Local().Format(time.DateTime))
 	fmt.Fprintln(w, "layers, the top first")
 	printLayers(w, st.Layers)
 	fmt.Fprintln(w, "options")

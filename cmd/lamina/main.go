@@ -9,6 +9,13 @@
 //
 // What the commands do lives in the packages below fs; here are only words:
 // flags, tables, messages and exit statuses.
+//
+// The runtime would read the cgroup of the process and the whole mount table
+// at the start, to adapt to a limit of CPU time. Mounting is a matter of
+// milliseconds, and mount tables of container hosts are long.
+//
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
 package main
 
 import (

@@ -95,7 +95,7 @@ func (d *device) info() Info {
 		Via:     d.via,
 		PID:     os.Getpid(),
 		UID:     os.Geteuid(),
-		Started: time.Now(),
+		Started: time.Now().UTC(),
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -80,7 +81,7 @@ func searchDirs() []string {
 
 // realUID returns who the effective user is outside of the user namespace that
 // this process may live in: unshare -Ur makes everybody uid 0.
-func realUID() int {
+var realUID = sync.OnceValue(func() int {
 	uid := os.Geteuid()
 	f, err := os.Open("/proc/self/uid_map")
 	if err != nil {
@@ -97,7 +98,7 @@ func realUID() int {
 		}
 	}
 	return uid
-}
+})
 
 // inUserNamespace reports whether this process lives in a user namespace other
 // than the machine's first, which always has this number
