@@ -80,7 +80,7 @@ func (c *Client) Options() (map[string]string, error) {
 
 // AddLower puts a directory among the lowers, see [Control].
 func (c *Client) AddLower(index int, path string) error {
-	path, err := filepath.Abs(path)
+	path, err := fromHere(path)
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,24 @@ func (c *Client) AddLower(index int, path string) error {
 // DelLower takes a lower out, see [Control]. The path is as [Client.Layers]
 // gives it, or leads to the same directory.
 func (c *Client) DelLower(path string) error {
+	path, err := fromHere(path)
+	if err != nil {
+		return err
+	}
 	return c.call(controlRequest{Op: opDelLower, Path: path}, nil)
+}
+
+// fromHere makes a path absolute without cleaning it: a ".." behind a symbolic
+// link means the parent of where the link leads.
+func fromHere(path string) (string, error) {
+	if filepath.IsAbs(path) {
+		return path, nil
+	}
+	cwd, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("find the working directory, which %s starts from: %w", path, err)
+	}
+	return strings.TrimSuffix(cwd, "/") + "/" + path, nil
 }
 
 // SetReadOnly makes a writable union read-only or the other way round. EBUSY

@@ -198,15 +198,23 @@ func (s *ControlServer) answer(line []byte) (any, error) {
 		if !filepath.IsAbs(req.Path) {
 			return nil, fmt.Errorf("add %q: %w; the path must be absolute, the server has a working directory of its own", req.Path, unix.EINVAL)
 		}
-		return nil, s.union.AddLower(req.Index, req.Path)
+		return nil, named("add lower", req.Path, s.union.AddLower(req.Index, req.Path))
 	case opDelLower:
-		return nil, s.delLower(req.Path)
+		return nil, named("remove lower", req.Path, s.delLower(req.Path))
 	case opMod:
 		return nil, setReadOnly(s.info.Target, req.ReadOnly)
 	case opUnmount:
 		return nil, s.union.Unmount(req.Lazy)
 	}
 	return nil, fmt.Errorf("unknown operation %q (%w); known: info, counters, layers, options, add-lower, del-lower, mod, unmount", req.Op, unix.EOPNOTSUPP)
+}
+
+// named adds operation and object to an error that is nothing but an errno.
+func named(op, path string, err error) error {
+	if errno, ok := err.(unix.Errno); ok {
+		return &os.PathError{Op: op, Path: path, Err: errno}
+	}
+	return err
 }
 
 // delLower finds the lower that was meant: users may write its path in another
