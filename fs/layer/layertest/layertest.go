@@ -28,10 +28,13 @@ type Caps struct {
 	Privileged  bool // the caller has all capabilities over the files; else EPERM
 	Trusted     bool // trusted xattrs can be set; else EPERM
 	Whiteout    bool // mknod of a character device 0:0; else EPERM
+	Xattrs      bool // trusted and security xattrs exist; else EOPNOTSUPP
 	UserXattrs  bool // else EOPNOTSUPP
 	ACLs        bool // else EOPNOTSUPP
-	Ranges      bool // fallocate can zero, collapse and insert ranges; else EOPNOTSUPP
-	Punch       bool // and punch holes; else EOPNOTSUPP
+	DirLinks    bool // directories count the ".." below them as links; else their count is 1
+	Punch       bool // fallocate can punch holes; else EOPNOTSUPP
+	ZeroRange   bool // and zero ranges; else EOPNOTSUPP
+	Shift       bool // and collapse and insert ranges; else EOPNOTSUPP
 	Reflink     bool // else EOPNOTSUPP
 	TmpFile     bool // else EOPNOTSUPP
 	Handles     bool // else EOPNOTSUPP
@@ -40,14 +43,28 @@ type Caps struct {
 
 // Ext4 is what ext4 can do for root.
 var Ext4 = Caps{
-	Privileged: true, Trusted: true, Whiteout: true, UserXattrs: true, ACLs: true, Ranges: true, Punch: true,
-	TmpFile: true, Handles: true, RenameFlags: true,
+	Privileged: true, Trusted: true, Whiteout: true, Xattrs: true, UserXattrs: true, ACLs: true,
+	DirLinks: true, Punch: true, ZeroRange: true, Shift: true, TmpFile: true, Handles: true, RenameFlags: true,
 }
 
 // Tmpfs is what tmpfs can do for root, from Linux 6.6 on.
 var Tmpfs = func() Caps {
 	c := Ext4
-	c.Ranges = false
+	c.ZeroRange, c.Shift = false, false
+	return c
+}()
+
+// Btrfs is what btrfs can do for root.
+var Btrfs = func() Caps {
+	c := Ext4
+	c.DirLinks, c.Shift, c.Reflink = false, false, true
+	return c
+}()
+
+// XFS is what xfs can do for root, made with reflink=1 as mkfs.xfs does.
+var XFS = func() Caps {
+	c := Ext4
+	c.Reflink = true
 	return c
 }()
 
@@ -214,6 +231,15 @@ func (e *env) stat(o layer.Object) layer.Stat {
 	return st
 }
 
+// dirLinks expects a link count of a directory.
+func (e *env) dirLinks(what string, d layer.Dir, want uint32) {
+	e.Helper()
+	if !e.DirLinks {
+		want = 1
+	}
+	e.same(what, e.stat(d).Nlink, want)
+}
+
 func (e *env) statAt(d layer.Dir, name string) layer.Stat {
 	e.Helper()
 	st, err := d.StatAt(name)
@@ -252,6 +278,8 @@ func (e *env) xattr(o layer.Object, attr string) (string, bool) {
 	return string(p[:n]), true
 }
 
+// xattrNames leaves out what the kernel adds by itself: labels, and the form
+// in which xfs shows ACLs once more.
 func (e *env) xattrNames(o layer.Object) []string {
 	e.Helper()
 	var p [1024]byte
@@ -259,7 +287,7 @@ func (e *env) xattrNames(o layer.Object) []string {
 	e.ok("listxattr", err)
 	var out []string
 	for _, b := range bytes.Split(p[:n], []byte{0}) {
-		if name := string(b); name != "" && name != "security.selinux" {
+		if name := string(b); name != "" && name != "security.selinux" && !strings.HasPrefix(name, "trusted.SGI_ACL_") {
 			out = append(out, name)
 		}
 	}

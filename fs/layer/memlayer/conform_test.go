@@ -38,6 +38,21 @@ func TestConformance(t *testing.T) {
 		caps.Reflink = true
 		layertest.Run(t, caps, opener(memlayer.Options{Reflink: true}))
 	})
+	t.Run("OneDirLink", func(t *testing.T) {
+		caps := layertest.Ext4
+		caps.DirLinks = false
+		layertest.Run(t, caps, opener(memlayer.Options{OneDirLink: true}))
+	})
+	t.Run("NoUserXattrs", func(t *testing.T) {
+		caps := layertest.Ext4
+		caps.UserXattrs = false
+		layertest.Run(t, caps, opener(memlayer.Options{NoUserXattrs: true}))
+	})
+	t.Run("NoXattrs", func(t *testing.T) {
+		caps := layertest.Ext4
+		caps.Xattrs, caps.UserXattrs, caps.ACLs = false, false, false
+		layertest.Run(t, caps, opener(memlayer.Options{NoXattrs: true}))
+	})
 	t.Run("Poor", func(t *testing.T) {
 		caps := layertest.Ext4
 		caps.Trusted, caps.Whiteout, caps.ACLs, caps.TmpFile, caps.Handles = false, false, false, false, false

@@ -37,12 +37,14 @@ type Options struct {
 
 	NoWhiteoutDevice bool // mknod of 0:0 is EPERM, as in old or confined user namespaces
 	NoTrusted        bool // trusted xattrs are EPERM to set and absent, as without CAP_SYS_ADMIN
+	NoUserXattrs     bool // user xattrs are EOPNOTSUPP, as on tmpfs before Linux 6.6
 	NoXattrs         bool // all xattrs are EOPNOTSUPP, as on filesystems without them
 	NoACLs           bool // ACLs are EOPNOTSUPP, as with the mount option noacl
 	NoTmpFile        bool // TmpFile is EOPNOTSUPP, as on NFS
 	NoHandles        bool // Handle is EOPNOTSUPP
 	NoRenameFlags    bool // Rename with flags is EINVAL, as on filesystems with plain rename
 	NoDirentTypes    bool // ReadDir leaves types out (DT_UNKNOWN)
+	OneDirLink       bool // the link count of directories is 1, as on btrfs
 }
 
 // FS is a filesystem in memory.

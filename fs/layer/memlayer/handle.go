@@ -106,9 +106,12 @@ func (h *handle) join(name string) string {
 }
 
 func (fs *FS) stat(i *inode) layer.Stat {
-	blocks := i.blocks() * (blockSize / 512)
+	blocks, nlink := i.blocks()*(blockSize/512), i.nlink
+	if i.isDir() && fs.opts.OneDirLink {
+		nlink = min(nlink, 1)
+	}
 	return layer.Stat{
-		Dev: fs.opts.Dev, Ino: i.ino, Mode: i.mode, Nlink: i.nlink, UID: i.uid, GID: i.gid, Rdev: i.rdev,
+		Dev: fs.opts.Dev, Ino: i.ino, Mode: i.mode, Nlink: nlink, UID: i.uid, GID: i.gid, Rdev: i.rdev,
 		Size: i.size(), Blocks: blocks, Blksize: blockSize,
 		Atime: i.atime, Mtime: i.mtime, Ctime: i.ctime, Btime: i.btime,
 	}

@@ -71,7 +71,7 @@ func (fs *FS) xattrMay(i *inode, attr string, write bool) error {
 		return syscall.EOPNOTSUPP
 	}
 	switch {
-	case fs.opts.NoXattrs:
+	case fs.opts.NoXattrs, fs.opts.NoUserXattrs && ns == "user":
 		return syscall.EOPNOTSUPP
 	case rest == "":
 		return syscall.EINVAL

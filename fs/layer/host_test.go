@@ -1,0 +1,92 @@
+package layer_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/laminafs/lamina/fs/layer"
+	"github.com/laminafs/lamina/fs/layer/layertest"
+	"golang.org/x/sys/unix"
+)
+
+// hostDirs are where the tests make their directories: on the filesystem of
+// $TMPDIR, in the tmpfs that Linux systems have, and in what
+// LAMINA_TEST_DIRS lists, separated by colons.
+func hostDirs() []string {
+	dirs := []string{os.TempDir(), "/dev/shm"}
+	return append(dirs, filepath.SplitList(os.Getenv("LAMINA_TEST_DIRS"))...)
+}
+
+// capsOf declares what the filesystem of a directory can do for this process.
+func capsOf(t *testing.T, dir string) layertest.Caps {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		t.Skipf("no such filesystem here: statfs %s: %v", dir, err)
+	}
+	caps := layertest.Ext4
+	switch st.Type {
+	case unix.EXT4_SUPER_MAGIC:
+	case unix.TMPFS_MAGIC:
+		caps = layertest.Tmpfs
+	case unix.BTRFS_SUPER_MAGIC:
+		caps = layertest.Btrfs
+	case unix.XFS_SUPER_MAGIC:
+		caps = layertest.XFS
+	default:
+		t.Skipf("nobody has declared what the filesystem of %s, type %#x, can do", dir, st.Type)
+	}
+	if os.Geteuid() != 0 {
+		return caps.Ordinary()
+	}
+	if ids, err := os.ReadFile("/proc/self/uid_map"); err != nil || !strings.Contains(string(ids), "4294967295") {
+		t.Skip("root of a user namespace has some capabilities over its files and lacks others")
+	}
+	return caps
+}
+
+func TestHost(t *testing.T) {
+	for _, dir := range hostDirs() {
+		t.Run(strings.ReplaceAll(strings.Trim(dir, "/"), "/", "-"), func(t *testing.T) {
+			caps := capsOf(t, dir)
+			layertest.Run(t, caps, func(t testing.TB) layer.Dir {
+				tmp, err := os.MkdirTemp(dir, "lamina-layer-")
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() {
+					if err := os.RemoveAll(tmp); err != nil {
+						t.Error(err)
+					}
+				})
+				d, err := layer.OpenHostShared(tmp)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return d
+			})
+		})
+	}
+}
+
+// TestHostOrdinaryUser runs TestHost in a process without capabilities. Who is
+// root in the tests would otherwise never see the EPERMs that most users get.
+func TestHostOrdinaryUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("TestHost runs as an ordinary user already")
+	}
+	const nobody = 65534
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestHost$", "-test.v="+map[bool]string{true: "true", false: "false"}[testing.Verbose()])
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	out, err := cmd.CombinedOutput()
+	if err != nil || testing.Verbose() {
+		t.Logf("as user %d:\n%s", nobody, out)
+	}
+	if err != nil {
+		t.Errorf("TestHost as user %d: %v", nobody, err)
+	}
+}
