@@ -411,17 +411,3 @@ func TestWatchShowsAMountThatAppears(t *testing.T) {
 		t.Errorf("looks with so many mounts: %v, want some with none and some with one", seen)
 	}
 }
-
-// A mount must be quick to make and to take away: builds do it thousands of
-// times.
-func TestMountIsQuick(t *testing.T) {
-	s := newStage(t, roles(t)[0])
-	start := time.Now()
-	for range 5 {
-		s.ok("lamina", "-o", "lowerdir=base", "mnt")
-		s.ok("lamina", "umount", "mnt")
-	}
-	if each := time.Since(start) / 5; each > 2*time.Second {
-		t.Errorf("%v for one mount and unmount", each)
-	}
-}

@@ -8,6 +8,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -158,28 +159,10 @@ func serve(cfg ServeConfig, parent *os.File) (*Info, error) {
 	}
 	info := union.Info()
 	info.Version = cfg.Version
-	control, err := ListenControl(union, info, cfg.Log)
-	if err != nil { // the mount is good without it
-		cfg.Log.Printf("%s: lamina ps will not show this mount: %v", info.Target, err)
-	} else {
-		defer control.Close()
-	}
-	if cfg.AutoUnmount {
-		g, err := startGuard(info)
-		if err != nil {
-			return nil, errors.Join(err, union.Unmount(true), union.Wait())
-		}
-		defer g.release()
-	}
-	if parent != nil {
-		crash, err := moveToBackground(&cfg, info)
-		if err != nil {
-			return nil, errors.Join(err, union.Unmount(true), union.Wait())
-		}
-		defer crash.discard()
-		// A parent that was killed does not make the mount less wanted.
-		json.NewEncoder(parent).Encode(started{Info: &info})
-		parent.Close()
+	leave, err := cfg.settleIn(union, info, parent)
+	defer leave()
+	if err != nil {
+		return nil, errors.Join(err, union.Unmount(true), union.Wait())
 	}
 	if cfg.Ready != nil {
 		cfg.Ready(info)
@@ -192,6 +175,44 @@ func serve(cfg ServeConfig, parent *os.File) (*Info, error) {
 		return &info, err
 	}
 	return &info, nil
+}
+
+// settleIn gives a fresh mount its control socket and its guard, moves the
+// server to the background and tells the parent. leave undoes it, also when
+// something failed on the way.
+func (cfg *ServeConfig) settleIn(union Union, info Info, parent *os.File) (leave func(), err error) {
+	var undo []func()
+	leave = func() {
+		for _, f := range slices.Backward(undo) {
+			f()
+		}
+	}
+	if control, err := ListenControl(union, info, cfg.Log); err != nil { // the mount is good without it
+		cfg.Log.Printf("%s: lamina ps will not show this mount: %v", info.Target, err)
+	} else {
+		undo = append(undo, control.Close)
+	}
+	if cfg.AutoUnmount {
+		g, err := startGuard(info)
+		if err != nil {
+			return leave, err
+		}
+		undo = append(undo, g.release)
+	}
+	if parent == nil {
+		return leave, nil
+	}
+	crash, err := moveToBackground(cfg, info)
+	if err != nil {
+		return leave, err
+	}
+	undo = append(undo, crash.discard)
+	err = json.NewEncoder(parent).Encode(started{Info: &info})
+	parent.Close()
+	if err != nil { // interrupted: who asked for the mount takes it for failed
+		cfg.Log.Printf("%s: unmounted again: the command that asked for it was killed", info.Target)
+	}
+	return leave, err
 }
 
 // handleSignals ends the mount on SIGTERM, SIGINT and SIGHUP. A busy one goes out of

@@ -229,6 +229,29 @@ func TestAutoUnmountRemovesTheMountOfAKilledServerOnly(t *testing.T) {
 	}
 }
 
+// Ctrl-C while mounting must not leave a mount behind that nobody knows of.
+func TestInterruptedCommandLeavesNoMount(t *testing.T) {
+	target := t.TempDir()
+	logFile := filepath.Join(t.TempDir(), "log")
+	cmd := command(t, target, readyEnv+"=3", "LAMINA_TEST_LOG="+logFile)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.ExtraFiles = []*os.File{w}
+	r.Close()
+	defer w.Close()
+	if err := cmd.Run(); err == nil {
+		t.Error("the server reports success")
+	}
+	if m, err := mountsOn(target); err != nil || len(m) != 0 {
+		t.Errorf("%d mounts left (%v)", len(m), err)
+	}
+	if text, err := os.ReadFile(logFile); err != nil || !strings.Contains(string(text), "was killed") {
+		t.Errorf("logged %q (%v), want the reason", text, err)
+	}
+}
+
 func TestForegroundServesUntilInterruptedAlsoWhenBusy(t *testing.T) {
 	target := t.TempDir()
 	cmd := command(t, target, "LAMINA_TEST_FOREGROUND=1")
