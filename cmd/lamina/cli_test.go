@@ -242,6 +242,19 @@ func TestEveryCommandHasHelpWithAnExample(t *testing.T) {
 	})
 }
 
+func TestHelpListsEveryMountOption(t *testing.T) {
+	topic := lamina(t, "help", "options").stdout
+	compat := finish(t, command(t, "fuse-overlayfs", "--help"))
+	if compat.status != 0 || !strings.HasPrefix(compat.stdout, "usage: fuse-overlayfs [options]") {
+		t.Errorf("fuse-overlayfs --help: %+v", compat)
+	}
+	for _, d := range mountopt.Docs() {
+		if !strings.Contains(topic, "    "+d.Name) || !strings.Contains(compat.stdout, "    "+d.Name) {
+			t.Errorf("no help tells of the option %s", d.Name)
+		}
+	}
+}
+
 func TestManualPagesRender(t *testing.T) {
 	dir := t.TempDir()
 	if got := lamina(t, "man", dir); got.status != 0 {

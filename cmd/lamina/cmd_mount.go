@@ -61,7 +61,7 @@ lie on the filesystem of --upper, outside of it.`,
 	flags.StringArrayVar(&f.lowers, "lower", nil, "`DIR` is a read-only layer; repeat it for more, the bottom first")
 	flags.StringVar(&f.upper, "upper", "", "`DIR` receives all changes")
 	flags.StringVar(&f.work, "work", "", "changes are prepared in `DIR`, on the filesystem of --upper")
-	flags.StringArrayVarP(&f.lists, "options", "o", nil, "mount `OPTIONS` joined by commas; see lamina-mount(1)")
+	flags.StringArrayVarP(&f.lists, "options", "o", nil, "mount `OPTIONS` joined by commas; see: lamina help options")
 	flags.StringVar(&f.engine, "engine", string(engineAuto), "`ENGINE` is auto, fuse or kernel")
 	flags.BoolVarP(&f.foreground, "foreground", "f", false, "serve in the foreground until it is unmounted")
 	flags.BoolVar(&f.readOnly, "read-only", false, "mount read-only, also with --upper")
@@ -120,7 +120,7 @@ func (f *mountFlags) options() (mountopt.Options, error) {
 	case f.work != "" && o.Work != "" && f.work != o.Work:
 		return o, usageError{errors.New("the work directory is given twice, by --work and by -o workdir; keep to one")}
 	case len(o.Unknown) > 0:
-		return o, usageError{fmt.Errorf("unknown mount option %s; see: lamina mount --help, or lamina-mount(1)", strings.Join(o.Unknown, ", "))}
+		return o, usageError{fmt.Errorf("unknown mount option %s; see: lamina help options", strings.Join(o.Unknown, ", "))}
 	case slices.Contains(f.lowers, ""):
 		return o, usageError{errors.New("--lower is empty; it takes a directory")}
 	case len(f.lowers) == 0 && len(o.Lower) == 0:

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/laminafs/lamina/fs/fusefs"
@@ -128,16 +127,5 @@ func compatHelp(name string) {
 
 Mount options:
 `, name)
-	printOptions(os.Stdout)
-}
-
-// printOptions lists the mount options for people.
-func printOptions(w *os.File) {
-	for _, d := range mountopt.Docs() {
-		word := d.Name
-		if d.Accepts != "" {
-			word += "=…"
-		}
-		fmt.Fprintf(w, "    %-22s %s\n", word, d.Help)
-	}
+	fmt.Print(optionList(false))
 }

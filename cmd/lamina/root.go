@@ -24,7 +24,10 @@ func newRoot() *cobra.Command {
 they are; all changes go to the upper layer. Ordinary users can do it too.
 
 Called as fuse-overlayfs, or with -o and no verb, it takes the command line of
-fuse-overlayfs.`,
+fuse-overlayfs.
+
+It exits with 0 when all is done, 1 when it failed, 2 when the command line was
+wrong, and 3 when doctor finds no way to mount.`,
 		Example: `  lamina mount --lower base --lower app --upper changes --work .work /mnt/x
   lamina -o lowerdir=app:base,upperdir=changes,workdir=.work /mnt/x
   lamina umount /mnt/x`,
@@ -43,7 +46,7 @@ fuse-overlayfs.`,
 	})
 	root.AddCommand(
 		newMount(), newUmount(), newPs(), newStat(), newBranch(),
-		newDoctor(), newVersion(), newCompletion(), newMan(),
+		newDoctor(), newVersion(), newCompletion(), newMan(), newOptions(),
 	)
 	return root
 }

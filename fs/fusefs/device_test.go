@@ -152,7 +152,7 @@ func TestBadTargetsAreExplained(t *testing.T) {
 		errno        error
 	}{
 		{filepath.Join(dir, "no thing"), "mkdir -p '" + filepath.Join(dir, "no thing") + "'", nil},
-		{file, "is not a directory", unix.ENOTDIR},
+		{file, "mounted on a directory", unix.ENOTDIR},
 		{filepath.Join(file, "x"), file, unix.ENOTDIR},
 	} {
 		d, err := openDevice(c.target, MountFlags{})
