@@ -187,6 +187,7 @@ func TestStatusesAndMessages(t *testing.T) {
 		{"lamina mount --lower a --engine x x", exitUsage, "auto, fuse, kernel"},
 		{"lamina mount --lower a --engine kernel -f x", exitUsage, "--foreground"},
 		{"lamina mount --lower a --engine fuse " + none, exitFailure, "a"},
+		{"lamina mount --lower a --engine fuse -o verity=require x", exitUsage, "option verity=require: the FUSE server does not check digests"},
 		{"lamina umount", exitUsage, "at least one TARGET"},
 		{"lamina umount " + none, exitFailure, none},
 		{"lamina stat /proc", exitFailure, "is mounted as proc"},

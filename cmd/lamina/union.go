@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -12,6 +13,9 @@ import (
 // serveUnion serves a union over FUSE: in the foreground until it is unmounted,
 // else it returns when the mount is usable.
 func serveUnion(name string, o mountopt.Options, target string, foreground bool) (fusefs.Info, error) {
+	if err := o.CheckServer(); err != nil {
+		return fusefs.Info{}, err
+	}
 	if !foreground && !fusefs.InBackground() {
 		return fusefs.Background()
 	}
@@ -116,6 +120,7 @@ func mount(want engine, o mountopt.Options, target string, foreground bool) (fus
 		return info, choice{Engine: engineFUSE}, err
 	}
 	c := chooseEngine(want, &o, foreground, os.Geteuid())
+	var refused error
 	if c.Engine == engineKernel {
 		if err := absolute(&o); err != nil { // for readers of the mount table
 			return fusefs.Info{}, c, err
@@ -124,10 +129,13 @@ func mount(want engine, o mountopt.Options, target string, foreground bool) (fus
 		if err == nil || want == engineKernel {
 			return info, c, err
 		}
-		c = kernelRefused(err)
+		refused, c = err, kernelRefused(err)
 	}
 	callerDefaults(&o, "lamina")
 	info, err := serveUnion("lamina", o, target, foreground)
+	if bad := (*mountopt.Error)(nil); refused != nil && errors.As(err, &bad) {
+		err = fmt.Errorf("%w; that was tried: %w", err, refused)
+	}
 	return info, c, err
 }
 

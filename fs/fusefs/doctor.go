@@ -272,7 +272,7 @@ func (e *examination) passthrough() {
 	case !e.root || inUserNamespace():
 		e.add(StatusNote, "passthrough", "only root outside of user namespaces may use it; reading and writing goes through the server", "")
 	default:
-		e.add(StatusOK, "passthrough", "can be used: -o passthrough=on", "")
+		e.add(StatusOK, "passthrough", "offered by the kernel to root", "")
 	}
 }
 

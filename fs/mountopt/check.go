@@ -17,6 +17,18 @@ func (o *Options) Check() error {
 	return nil
 }
 
+// CheckServer reports the first option that only kernel overlayfs can honour.
+// Ignoring it would break what the user relies on. The error is an [Error].
+func (o *Options) CheckServer() error {
+	switch {
+	case o.Verity == "on" || o.Verity == "require":
+		return &Error{Option: "verity", Value: o.Verity, Cause: "the FUSE server does not check digests; use the kernel engine (lamina mount --engine kernel), or leave it out"}
+	case o.NFSExport == On:
+		return &Error{Option: "nfs_export", Value: "on", Cause: "file handles of a FUSE server do not survive it; use the kernel engine (lamina mount --engine kernel), or leave it out"}
+	}
+	return nil
+}
+
 func checkLayers(o *Options) error {
 	switch {
 	case len(o.Lower) == 0:

@@ -50,6 +50,21 @@ func TestContradictionsAreRefused(t *testing.T) {
 	}
 }
 
+// Whoever asks for checked digests must not get unchecked data.
+func TestServerRefusesWhatOnlyTheKernelCan(t *testing.T) {
+	for list, option := range map[string]string{"verity=on": "verity", "verity=require": "verity", "nfs_export=on": "nfs_export"} {
+		o := parse(t, list)
+		var bad *Error
+		if err := o.CheckServer(); !errors.As(err, &bad) || bad.Option != option || len(o.KernelObstacles()) != 0 {
+			t.Errorf("%s: got %v, want an error about %s, and none from the kernel", list, err, option)
+		}
+	}
+	o := parse(t, "verity=off,nfs_export=off,uuid=on,index=on")
+	if err := o.CheckServer(); err != nil {
+		t.Error(err)
+	}
+}
+
 // A path that is escaped wrongly makes the kernel mount another directory.
 func TestRenderEscapesForTheKernel(t *testing.T) {
 	o := parse(t, `lowerdir=a\:b:c\,d:e\134::data,upperdir=u\,v,workdir=w\\x,redirect_dir=on,metacopy=on,index=on,xino=off,volatile,context="a:b:c:s0:c1,c2",noatime,bogus,uidmapping=0:1:1`)
