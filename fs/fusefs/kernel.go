@@ -135,6 +135,10 @@ func mountOverlayByData(dir *os.File, o *mountopt.Options, m MountFlags) error {
 
 // explainOverlay says what to do about a refusal of kernel overlayfs.
 func explainOverlay(target string, err error) error {
+	fail := (*mountError)(nil)
+	if !errors.As(err, &fail) {
+		return fmt.Errorf("mount overlayfs on %s: %w", target, err)
+	}
 	hint := "see the kernel's reason with: dmesg | tail"
 	switch {
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
@@ -142,16 +146,13 @@ func explainOverlay(target string, err error) error {
 	case errors.Is(err, unix.ENODEV):
 		hint = "this kernel has no overlayfs; as root load it with: modprobe overlay; or use --engine fuse"
 	case errors.Is(err, unix.ENOENT):
-		hint = "a layer does not exist"
+		hint = "the directory does not exist: " + orElse(fail.value, "one of the layers")
 	case errors.Is(err, unix.EBUSY):
 		hint = "the upper or work directory is in use by another mount"
 	case errors.Is(err, unix.ESTALE):
 		hint = "the upper was used with other lower directories; mount it with those, or use index=off"
 	case errors.Is(err, unix.ELOOP):
 		hint = "layers lie inside of each other or are stacked filesystems themselves; use --engine fuse"
-	}
-	if fail := (*mountError)(nil); !errors.As(err, &fail) {
-		return fmt.Errorf("mount overlayfs on %s: %w", target, err)
 	}
 	return fmt.Errorf("mount overlayfs on %s: %w; %s", target, err, hint)
 }

@@ -87,8 +87,8 @@ func TestKernelEngineTakesManyLowers(t *testing.T) {
 func TestKernelEngineTellsWhyItCannot(t *testing.T) {
 	base := layers(t, "lower")
 	for says, o := range map[string]mountopt.Options{
-		"option size":            {Lower: []string{"lower"}, Size: 1, Fsync: true},
-		"a layer does not exist": {Lower: []string{"nowhere"}, Fsync: true},
+		"option size":      {Lower: []string{"lower"}, Size: 1, Fsync: true},
+		"does not exist: ": {Lower: []string{"nowhere"}, Fsync: true},
 	} {
 		o.Absolute(base)
 		if _, err := MountKernel(&o, filepath.Join(base, "merged")); err == nil || !strings.Contains(err.Error(), says) {
