@@ -69,6 +69,9 @@ func (d *dir) TmpFile(mode uint32) (f layer.File, err error) {
 		if fs.opts.NoTmpFile {
 			return syscall.EOPNOTSUPP
 		}
+		if i.dead() {
+			return syscall.EPERM // __ext4_new_inode, where others have ENOENT or none
+		}
 		made, err := fs.add(i, "", unix.S_IFREG|mode&0o7777, 0, "")
 		if err == nil {
 			f = &file{fs.open(made, d.join("#tmpfile"), unix.O_RDWR, d.quiet)}

@@ -172,15 +172,14 @@ func (d *data) reserve(off, end int64) {
 	}
 }
 
+// punch makes a hole, as far as the file goes; in its last block that is the
+// whole block (ext4_punch_hole). What is reserved past the end stays.
 func (d *data) punch(off, end int64) {
-	if limit := (d.size + blockSize - 1) / blockSize * blockSize; end > limit {
-		// Blocks past the end go too; there are few, holes are many.
-		for _, n := range d.numbers() {
-			if n*blockSize >= max(off, limit) && (n+1)*blockSize <= end {
-				d.place(n, nil)
-			}
-		}
-		end = limit
+	if off >= d.size {
+		return
+	}
+	if end > d.size {
+		end = (d.size + blockSize - 1) / blockSize * blockSize
 	}
 	eachBlock(off, end, func(n int64) { d.place(n, nil) }, d.zero)
 }

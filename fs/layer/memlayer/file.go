@@ -41,6 +41,9 @@ func (f *file) readable() bool { return f.flags&unix.O_ACCMODE != unix.O_WRONLY 
 func (f *file) writable() bool { return f.flags&unix.O_ACCMODE != unix.O_RDONLY }
 
 func (f *file) ReadAt(p []byte, off int64) (n int, err error) {
+	if len(p) == 0 {
+		return 0, nil // a loop of pread(2) that ends before it begins
+	}
 	err = f.do(Call{Op: "ReadAt", Off: off, Len: int64(len(p))}, func(i *inode) error {
 		switch {
 		case !f.readable():
@@ -57,6 +60,9 @@ func (f *file) ReadAt(p []byte, off int64) (n int, err error) {
 // WriteAt writes as much as there is room for, as the loop of pwrite(2) does
 // that ends with ENOSPC after a short write.
 func (f *file) WriteAt(p []byte, off int64) (n int, err error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
 	err = f.do(Call{Op: "WriteAt", Off: off, Len: int64(len(p)), Mutates: true}, func(i *inode) error {
 		switch {
 		case !f.writable():
@@ -128,12 +134,15 @@ func (f *file) Allocate(mode uint32, off, length int64) error {
 			collapse = unix.FALLOC_FL_COLLAPSE_RANGE
 			zero     = unix.FALLOC_FL_ZERO_RANGE
 			insert   = unix.FALLOC_FL_INSERT_RANGE
+			// Modes that the kernel knows and ext4 does not.
+			unshare     = unix.FALLOC_FL_UNSHARE_RANGE
+			writeZeroes = 0x80 // Linux 6.17
 		)
 		if off < 0 || length <= 0 {
 			return syscall.EINVAL
 		}
 		switch mode {
-		case 0, keep, punch | keep, collapse, zero, zero | keep, insert:
+		case 0, keep, punch | keep, collapse, zero, zero | keep, insert, unshare, unshare | keep, writeZeroes:
 		default:
 			return syscall.EOPNOTSUPP
 		}
@@ -147,16 +156,18 @@ func (f *file) Allocate(mode uint32, off, length int64) error {
 		}
 		end := off + length
 		switch mode &^ keep {
+		case unshare, writeZeroes:
+			return syscall.EOPNOTSUPP
 		case punch:
 			f.fs.content(i, func(d *data) { d.punch(off, end) })
 			return nil
 		case collapse:
-			return f.collapse(i, off, end)
+			return f.touched(i, f.collapse(i, off, end))
 		case insert:
-			return f.insert(i, off, length)
+			return f.touched(i, f.insert(i, off, length))
 		}
 		if err := f.fs.room(i.data.newBlocks(off, end), 0); err != nil {
-			return err
+			return f.touched(i, err)
 		}
 		f.fs.content(i, func(d *data) {
 			if mode&zero != 0 {
@@ -170,6 +181,15 @@ func (f *file) Allocate(mode uint32, off, length int64) error {
 		})
 		return nil
 	})
+}
+
+// touched does to a file what ext4 does to its attributes before it finds that
+// a range cannot be allocated, collapsed or inserted.
+func (f *file) touched(i *inode, err error) error {
+	if err != nil {
+		f.fs.content(i, func(*data) {})
+	}
+	return err
 }
 
 func (f *file) collapse(i *inode, off, end int64) error {

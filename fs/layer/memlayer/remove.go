@@ -59,13 +59,18 @@ func (d *dir) Rename(oldName string, to layer.Dir, newName string, flags uint) e
 			return syscall.EBADF
 		}
 		into := t.i
+		for _, parent := range []*inode{from, into} { // both are walked to before anything is looked up
+			if err := fs.may(parent, mayExec); err != nil {
+				return err
+			}
+		}
 		i, err := fs.child(from, oldName)
 		if err != nil {
 			return err
 		}
 		over, err := fs.child(into, newName)
 		switch {
-		case err != nil && err != syscall.ENOENT:
+		case err != nil && (err != syscall.ENOENT || into.dead()):
 			return err
 		case err == nil && noReplace:
 			return syscall.EEXIST
