@@ -83,10 +83,7 @@ func TestBuildFillsIn(t *testing.T) {
 	if err != nil || st.Size != 1<<20 || st.Blocks != 8 {
 		t.Errorf("sparse file: %+v, %v", st, err)
 	}
-	d, err := root.OpenDir("d")
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := fs.Dir("d")
 	defer d.Close()
 	st, err = d.StatAt("old")
 	if want := (layer.Time{Sec: 5, Nsec: 250_000_000}); err != nil || st.Mtime != want {

@@ -3,6 +3,7 @@ package memlayer
 import (
 	"encoding/binary"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -89,6 +90,21 @@ func (fs *FS) Root() layer.Dir {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	return &dir{fs.open(fs.st.inodes[rootIno], "/", 0, false)}
+}
+
+// Dir returns a new handle to the directory at path, "upper" or "a/b". It
+// panics if there is none: a test names what it has built.
+func (fs *FS) Dir(path string) layer.Dir {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	i := fs.st.inodes[rootIno]
+	for _, name := range strings.FieldsFunc(path, func(r rune) bool { return r == '/' }) {
+		i = fs.st.inodes[i.entries[name]]
+		if i == nil || !i.isDir() {
+			panic("memlayer: no directory " + path)
+		}
+	}
+	return &dir{fs.open(i, "/"+strings.Trim(path, "/"), 0, false)}
 }
 
 // SetLimits changes Blocks and Inodes of the options, also below what is in
