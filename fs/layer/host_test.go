@@ -49,6 +49,12 @@ func capsOf(t *testing.T, dir string) layertest.Caps {
 }
 
 func TestHost(t *testing.T) {
+	t.Run("Shared", func(t *testing.T) { testHost(t, layer.OpenHostShared) })
+	// For who may clone mounts, the layer is one of its own.
+	t.Run("Own", func(t *testing.T) { testHost(t, layer.OpenHost) })
+}
+
+func testHost(t *testing.T, open func(path string) (layer.Dir, error)) {
 	for _, dir := range hostDirs() {
 		t.Run(strings.ReplaceAll(strings.Trim(dir, "/"), "/", "-"), func(t *testing.T) {
 			caps := capsOf(t, dir)
@@ -62,7 +68,7 @@ func TestHost(t *testing.T) {
 						t.Error(err)
 					}
 				})
-				d, err := layer.OpenHostShared(tmp)
+				d, err := open(tmp)
 				if err != nil {
 					t.Fatal(err)
 				}
