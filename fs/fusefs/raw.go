@@ -26,8 +26,8 @@ type rawFS struct {
 	count counters
 	// timeout is how long the kernel may believe what it was told.
 	timeout time.Duration
-	// labels tells that some layer may hold SELinux labels.
-	labels bool
+	// opens is the passthrough profile, nil in the zero-message one.
+	opens *openTable
 }
 
 // forever is as good as never for a cache, and is not an overflow to anyone.
@@ -160,8 +160,12 @@ func (r *rawFS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fu
 
 func (r *rawFS) Forget(id, count uint64) {
 	r.begin(opForget)
-	if n := r.node(id); n != nil {
-		r.union.Forget(n, count)
+	n := r.node(id)
+	if n == nil {
+		return
+	}
+	if r.union.Forget(n, count) && r.opens != nil {
+		r.opens.forget(n)
 	}
 }
 

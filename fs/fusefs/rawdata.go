@@ -7,12 +7,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func (r *rawFS) Open(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status {
+func (r *rawFS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	r.begin(opOpen)
-	return fuse.ENOSYS
+	if r.opens == nil {
+		return fuse.ENOSYS
+	}
+	n := r.node(in.NodeId)
+	if n == nil {
+		return stale
+	}
+	write := in.Flags&unix.O_ACCMODE != unix.O_RDONLY
+	if trunc := in.Flags&unix.O_TRUNC != 0; write || trunc {
+		if err := r.union.PrepareWrite(n, trunc); err != nil {
+			return r.status(err)
+		}
+	}
+	return r.status(r.opens.open(r.union, n, out))
 }
 
-func (r *rawFS) Release(<-chan struct{}, *fuse.ReleaseIn) {}
+func (r *rawFS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	if n := r.node(in.NodeId); r.opens != nil && n != nil {
+		r.opens.release(n, in.Fh)
+	}
+}
 
 func (r *rawFS) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
 

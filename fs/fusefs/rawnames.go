@@ -53,8 +53,7 @@ func (r *rawFS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *f
 		return stale
 	}
 	n, a, err := r.union.Create(p, name, in.Mode, caller(&in.InHeader, in.Umask))
-	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
-	return r.made(&out.EntryOut, n, a, err)
+	return r.madeOpen(out, n, a, err)
 }
 
 func (r *rawFS) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
@@ -64,7 +63,17 @@ func (r *rawFS) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOu
 		return stale
 	}
 	n, a, err := r.union.Tmpfile(p, in.Mode, caller(&in.InHeader, in.Umask))
+	return r.madeOpen(out, n, a, err)
+}
+
+// madeOpen replies with a file that was made and opened in one request.
+func (r *rawFS) madeOpen(out *fuse.CreateOut, n *union.Node, a union.Attr, err error) fuse.Status {
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
+	if err == nil && r.opens != nil {
+		if err = r.opens.open(r.union, n, &out.OpenOut); err != nil {
+			r.union.Forget(n, 1)
+		}
+	}
 	return r.made(&out.EntryOut, n, a, err)
 }
 

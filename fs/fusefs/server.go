@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -62,12 +63,34 @@ func Mount(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("mount %s: talk to the kernel: %w", cfg.Target, err), s.dev.unmount(true), s.union.Close())
 	}
+	s.choosePassthrough(cfg.Log)
 	limitMemory()
+	// Goroutines that wait in read(2) hold a processor each. Spare ones keep
+	// the runtime from taking them away at every request.
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
 	go func() {
 		defer close(s.done)
 		s.kernel.Serve()
 	}()
 	return s, nil
+}
+
+// choosePassthrough sets up the passthrough profile where it was asked for.
+// Without the privilege for it OPEN is answered all the same, so that files are
+// copied up when they are opened for writing, and that is said.
+func (s *Server) choosePassthrough(logger *log.Logger) {
+	if s.opt.Passthrough != mountopt.PassthroughOn {
+		return
+	}
+	s.raw.opens = newOpenTable(nil)
+	if s.union.Bounded() {
+		return
+	}
+	if err := canPassThrough(s.kernel, s.union.AnyDescriptor()); err != nil {
+		logger.Printf("passthrough=on: the kernel takes no backing files from this process (%v): data goes through the server; it needs root outside of user namespaces and Linux 6.9", err)
+		return
+	}
+	s.raw.opens.server = s.kernel
 }
 
 // limitMemory makes the garbage collector keep less room than it would: a
@@ -97,6 +120,12 @@ func (s *Server) kernelOptions(logger *log.Logger) *fuse.MountOptions {
 	}
 	if o.MaxWrite == 0 {
 		o.MaxWrite = 1 << 20
+	}
+	if s.opt.Passthrough == mountopt.PassthroughOn {
+		o.ExtraCapabilities |= fuse.CAP_ATOMIC_O_TRUNC
+		o.MaxStackDepth = 1
+	} else {
+		o.DisabledCapabilities |= fuse.CAP_PASSTHROUGH
 	}
 	if s.opt.Writeback != nil && *s.opt.Writeback {
 		o.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE

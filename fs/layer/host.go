@@ -288,7 +288,7 @@ func (d *hostDir) Lookup(name string) (Object, error) {
 }
 
 func (d *hostDir) OpenFile(name string, flags int, mode uint32) (File, error) {
-	if flags&unix.O_EXCL == 0 {
+	if flags&(unix.O_CREAT|unix.O_EXCL) != unix.O_CREAT|unix.O_EXCL {
 		// Opening a device runs its driver, so look before.
 		st, err := d.StatAt(name)
 		if err != nil {

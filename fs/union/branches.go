@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/fs/layer"
 )
 
 // BranchInfo names a layer of a union.
@@ -32,6 +34,17 @@ func (fs *FS) Branches() []BranchInfo {
 
 // Options returns the options in force.
 func (fs *FS) Options() Options { return fs.opt }
+
+// AnyDescriptor returns the number of a descriptor of some layer, to try out
+// what the kernel does with one, or -1.
+func (fs *FS) AnyDescriptor() int {
+	for _, b := range fs.allBranches() {
+		if d, ok := b.root.pin.Load().obj.(layer.Descriptor); ok {
+			return d.Fd()
+		}
+	}
+	return -1
+}
 
 // Handles returns the number of open descriptors of layers.
 func (fs *FS) Handles() int {

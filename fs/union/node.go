@@ -212,24 +212,25 @@ func (n *Node) closeHandles() {
 func (n *Node) ref() { n.refs.Add(1) }
 
 // Forget takes back count references. With the last one the node's handles are
-// closed and its id may be used anew.
-func (fs *FS) Forget(n *Node, count uint64) {
+// closed and its id may be used anew; it reports whether that was so.
+func (fs *FS) Forget(n *Node, count uint64) bool {
 	if n == fs.root || n.refs.Add(-int64(count)) > 0 {
-		return
+		return false
 	}
 	for {
 		p, name := n.lastPlace()
 		if p == nil {
-			if fs.forgetKey(n) && fs.nodes.remove(n) {
-				n.closeHandles()
+			if !fs.forgetKey(n) || !fs.nodes.remove(n) {
+				return false
 			}
-			return
+			n.closeHandles()
+			return true
 		}
 		p.dir.mu.Lock()
 		done := fs.forgetPlaceLocked(n, p, name)
 		p.dir.mu.Unlock()
 		if done {
-			return
+			return false
 		}
 	}
 }
