@@ -1,6 +1,8 @@
 package layer
 
 import (
+	"bytes"
+	"encoding/binary"
 	"runtime"
 	"unsafe"
 
@@ -186,25 +188,28 @@ func ioctl(fd int, req uintptr, arg unsafe.Pointer) error {
 	return nil
 }
 
+// Layout of struct linux_dirent64 (getdents64(2)): inode number, offset, length
+// of the record, type, name up to a NUL.
+const (
+	direntReclen = 16
+	direntType   = 18
+	direntName   = 19
+)
+
 // parseDirents appends the entries of a getdents64(2) buffer to out, without
 // "." and "..".
 func parseDirents(buf []byte, out []Dirent) []Dirent {
-	const nameOff = int(unsafe.Offsetof(unix.Dirent{}.Name))
-	for len(buf) >= nameOff {
-		d := (*unix.Dirent)(unsafe.Pointer(&buf[0]))
-		reclen := int(d.Reclen)
-		if reclen < nameOff || reclen > len(buf) {
+	for len(buf) >= direntName {
+		reclen := int(binary.NativeEndian.Uint16(buf[direntReclen:]))
+		if reclen < direntName || reclen > len(buf) {
 			return out
 		}
-		name := buf[nameOff:reclen]
-		for i, c := range name {
-			if c == 0 {
-				name = name[:i]
-				break
-			}
+		name := buf[direntName:reclen]
+		if i := bytes.IndexByte(name, 0); i >= 0 {
+			name = name[:i]
 		}
 		if s := string(name); s != "." && s != ".." {
-			out = append(out, Dirent{Name: s, Ino: d.Ino, Type: uint32(d.Type) << 12})
+			out = append(out, Dirent{Name: s, Ino: binary.NativeEndian.Uint64(buf), Type: uint32(buf[direntType]) << 12})
 		}
 		buf = buf[reclen:]
 	}
