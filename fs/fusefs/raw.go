@@ -184,7 +184,10 @@ func (r *rawFS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut
 }
 
 // Bits of SetAttrIn.Valid that go-fuse has no names for (linux/fuse.h).
-const fattrKillSuidgid = 1 << 11
+const (
+	fattrCtime       = 1 << 10
+	fattrKillSuidgid = 1 << 11
+)
 
 func (r *rawFS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	r.begin(opSetattr)
@@ -194,7 +197,7 @@ func (r *rawFS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut
 	}
 	// A request to set nothing comes from chown(-1, -1) and from writes that
 	// have to take privileges away.
-	c := union.Change{KillPriv: in.Valid&fattrKillSuidgid != 0 || in.Valid == 0}
+	c := union.Change{KillPriv: in.Valid&fattrKillSuidgid != 0 || in.Valid&^fattrCtime == 0}
 	if in.Valid&fuse.FATTR_MODE != 0 {
 		c.Mode = &in.Mode
 	}

@@ -127,10 +127,21 @@ func (s *Server) kernelOptions(logger *log.Logger) *fuse.MountOptions {
 	} else {
 		o.DisabledCapabilities |= fuse.CAP_PASSTHROUGH
 	}
-	if s.opt.Writeback != nil && *s.opt.Writeback {
+	if s.writeback() {
 		o.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
 	}
 	return o
+}
+
+// writeback tells whether the kernel may collect what is written and hand it
+// over when the file is closed or synced, the default: a small write into a
+// cached page then costs no message. Passthrough has no use for it, and a limit
+// has to refuse the write itself, not the close.
+func (s *Server) writeback() bool {
+	if s.opt.Writeback != nil {
+		return *s.opt.Writeback
+	}
+	return s.opt.Passthrough != mountopt.PassthroughOn && !s.union.Bounded()
 }
 
 func newRawFS(u *union.FS, o *mountopt.Options) *rawFS {

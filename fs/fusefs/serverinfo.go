@@ -79,6 +79,8 @@ func (s *Server) Options() map[string]string {
 		"xattr_prefix": string(u.Prefix),
 		"format":       u.Whiteouts.String(),
 		"read_only":    onOff(s.union.ReadOnly()),
+		"writeback":    onOff(s.writeback()),
+		"passthrough":  onOff(s.raw.opens != nil && s.raw.opens.server != nil),
 	}
 	if u.Size > 0 {
 		opts["size"] = strconv.FormatInt(u.Size, 10)
