@@ -6,7 +6,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 build: ## build bin/lamina and the names that other programs call it by
-	$(GO) build -trimpath -o $(BIN)/lamina ./cmd/lamina
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o $(BIN)/lamina ./cmd/lamina
 	ln -sf lamina $(BIN)/fuse-overlayfs
 	ln -sf lamina $(BIN)/mount.fuse.lamina
 
