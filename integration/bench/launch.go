@@ -83,7 +83,8 @@ func provideLamina(ctx context.Context, given, scratch string) (binary, problem 
 		return "", err.Error()
 	}
 	binary = filepath.Join(scratch, "lamina")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/lamina")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "./cmd/lamina")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Sprintf("go build ./cmd/lamina: %v: %s", err, firstLine(string(out)))
