@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,9 +30,13 @@ type workDir struct {
 	// journalled tells that the filesystem orders metadata behind data that
 	// was written out, so that staging needs no commit of its own.
 	journalled bool
+	unlock     func()
 }
 
 func (w *workDir) close() error {
+	if w.unlock != nil {
+		w.unlock()
+	}
 	w.dir.Close()
 	return w.root.Close()
 }
@@ -61,6 +66,10 @@ func (fs *FS) openWork(b Branch) error {
 		return fmt.Errorf("union: work directory %s: cannot make %q in it: %w", b.Name, workName, err)
 	}
 	fs.work = w
+	if w.unlock, err = lockUpper(w.dir); err != nil {
+		return fmt.Errorf("union: work directory %s is in use by another mount of upper %s: unmount that first (lamina ps lists mounts): %w",
+			b.Name, fs.upper.name, err)
+	}
 	if err := sweep(w.dir); err != nil {
 		return fmt.Errorf("union: work directory %s: cannot remove what an earlier mount left: %w", b.Name, err)
 	}
@@ -74,6 +83,30 @@ func (fs *FS) openWork(b Branch) error {
 		return fs.openIndex(b)
 	}
 	return nil
+}
+
+// lockWait is how long the start waits for an earlier mount to end: a server
+// ends a moment after its mount has gone.
+const lockWait = 3 * time.Second
+
+// lockUpper makes sure that one union at a time writes to an upper. Two would
+// each believe their own tables and overwrite what the other has staged.
+func lockUpper(d layer.Dir) (func(), error) {
+	l, ok := d.(layer.Lockable)
+	if !ok {
+		return nil, nil
+	}
+	for deadline := time.Now().Add(lockWait); ; time.Sleep(10 * time.Millisecond) {
+		unlock, err := l.TryLock()
+		switch {
+		case err == nil:
+			return unlock, nil
+		case err != unix.EWOULDBLOCK:
+			return nil, nil // a filesystem without locks has none to take
+		case time.Now().After(deadline):
+			return nil, unix.EBUSY
+		}
+	}
 }
 
 // subdir opens a directory, and makes it if it is missing. The kernel makes its
