@@ -63,6 +63,10 @@ func Mount(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("mount %s: talk to the kernel: %w", cfg.Target, err), s.dev.unmount(true), s.union.Close())
 	}
+	s.union.OnRelisted(func(dir *union.Node) {
+		// The answer tells only whether the kernel has the directory at all.
+		_ = s.kernel.InodeNotify(dir.ID(), 0, 0)
+	})
 	s.choosePassthrough(cfg.Log)
 	limitMemory()
 	// Goroutines that wait in read(2) hold a processor each. Spare ones keep

@@ -273,6 +273,9 @@ func (fs *FS) publishRegular(n *Node, s *stagedFile, meta bool, lower *layer.Sta
 				}
 				return true, err
 			}
+			if err := fs.ownIno(n, p, s.file, lower); err != nil {
+				return true, err
+			}
 			fs.becomeUpper(n, s.handOver(), meta, indexed)
 			fs.entryIsUpper(p, name)
 			return true, nil
@@ -281,6 +284,24 @@ func (fs *FS) publishRegular(n *Node, s *stagedFile, meta bool, lower *layer.Sta
 			return err
 		}
 	}
+}
+
+// ownIno gives the copy of one of several names its own inode number where the
+// names are not kept together (index=off): the others still show the lower
+// inode, and one number would say that they are one file.
+func (fs *FS) ownIno(n, p *Node, copy layer.Object, lower *layer.Stat) error {
+	if fs.index != nil || lower.Nlink <= 1 || lower.IsDir() {
+		return nil
+	}
+	st, err := copy.Stat()
+	if err != nil {
+		return err
+	}
+	n.ino.Store(fs.inos.compose(st.Dev, st.Ino))
+	if fs.relisted != nil {
+		fs.relisted(p)
+	}
+	return nil
 }
 
 // becomeUpper makes an open copy the node's object. keep holds it for good,
@@ -425,7 +446,7 @@ func (fs *FS) copyUpSpecial(n *Node) error {
 		dst.Close()
 		return err
 	}
-	if err := fs.publishSpecial(n, tmp, dst); err != nil {
+	if err := fs.publishSpecial(n, tmp, dst, &st); err != nil {
 		dst.Close()
 		return err
 	}
@@ -448,7 +469,7 @@ func (fs *FS) stageSpecial(src layer.Object, st *layer.Stat) (string, error) {
 
 // publishSpecial moves a staged object to the name that the node has by now.
 // It takes over dst when it succeeds.
-func (fs *FS) publishSpecial(n *Node, tmp string, dst layer.Object) error {
+func (fs *FS) publishSpecial(n *Node, tmp string, dst layer.Object, lower *layer.Stat) error {
 	for {
 		p, name := n.where()
 		if p == nil {
@@ -470,6 +491,9 @@ func (fs *FS) publishSpecial(n *Node, tmp string, dst layer.Object) error {
 			err := fs.inParent(p, n.has(stateOrigin), func(d layer.Dir) error {
 				return fs.work.dir.Rename(tmp, d, name, 0)
 			})
+			if err == nil {
+				err = fs.ownIno(n, p, dst, lower)
+			}
 			if err == nil {
 				n.set(stateUpper)
 				n.clear(stateNoXattrs)

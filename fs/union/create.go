@@ -341,7 +341,8 @@ func (fs *FS) Tmpfile(p *Node, mode uint32, c Caller) (*Node, Attr, error) {
 		fs.limits.giveInode()
 		return nil, Attr{}, err
 	}
-	n := &Node{typ: unix.S_IFREG, ino: fs.inos.compose(st.Dev, st.Ino)}
+	n := &Node{typ: unix.S_IFREG}
+	n.ino.Store(fs.inos.compose(st.Dev, st.Ino))
 	n.refs.Store(1)
 	n.set(stateUpper | stateOrphan)
 	n.ext = &nodeExt{pinObj: sharedObject{f}, pinFile: n.file.put(fs.handles, f)}

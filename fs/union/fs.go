@@ -121,7 +121,16 @@ type FS struct {
 	hardlinks  map[inoKey]*Node
 
 	stats Stats
+
+	// relisted is told of directories whose listing shows other numbers than
+	// before.
+	relisted func(dir *Node)
 }
+
+// OnRelisted sets what is called, while the directory is locked, when inode
+// numbers in the listing of a directory have changed, so that caches of the
+// listing can be dropped. It must not call back into the union.
+func (fs *FS) OnRelisted(f func(dir *Node)) { fs.relisted = f }
 
 // Stats counts what a union has done. All fields only grow.
 type Stats struct {
@@ -275,7 +284,7 @@ func (fs *FS) openRoot() error {
 	if err != nil {
 		return err
 	}
-	n.ino = fs.inos.compose(st.Dev, st.Ino)
+	n.ino.Store(fs.inos.compose(st.Dev, st.Ino))
 	n.refs.Store(1)
 	fs.nodes.add(n)
 	fs.root = n

@@ -255,7 +255,8 @@ func (fs *FS) indexedNode(p *Node, name string, f *found, key inoKey) (*Node, er
 		o.Close()
 		return nil, err
 	}
-	n := &Node{parent: p, name: name, typ: st.Type(), ino: fs.inos.compose(f.st.Dev, f.st.Ino), lower: f.top.dir}
+	n := &Node{parent: p, name: name, typ: st.Type(), lower: f.top.dir}
+	n.ino.Store(fs.inos.compose(f.st.Dev, f.st.Ino))
 	n.refs.Store(1)
 	n.set(stateUpper | stateIndexed | stateOrigin)
 	e := n.extLocked()

@@ -139,7 +139,8 @@ func (fs *FS) nodeFor(p *Node, name string, f *found) (*Node, error) {
 
 // newNode makes the node of a found object, with one reference.
 func (fs *FS) newNode(p *Node, name string, f *found) *Node {
-	n := &Node{parent: p, name: name, typ: f.st.Type(), ino: fs.inoOf(f)}
+	n := &Node{parent: p, name: name, typ: f.st.Type()}
+	n.ino.Store(fs.inoOf(f))
 	n.refs.Store(1)
 	if f.isDir() {
 		d := &dirNode{lowers: f.lowers, impure: f.m.impure}
@@ -216,7 +217,7 @@ func (fs *FS) stat(n *Node) (layer.Stat, error) {
 
 // shown turns the attributes of an object into those of its node.
 func (fs *FS) shown(n *Node, st layer.Stat) Attr {
-	st.Ino = n.ino
+	st.Ino = n.Ino()
 	st.MountRoot = false
 	switch {
 	case fs.opt.StaticNlink:

@@ -25,8 +25,8 @@ type Node struct {
 	lower  *realDir // not a directory: where the lower object lies, nil if there is none
 	ext    *nodeExt
 
-	ino   uint64 // as shown; never changes
-	typ   uint32 // S_IFMT; never changes
+	ino   atomic.Uint64 // as shown; see ownIno for when it changes
+	typ   uint32        // S_IFMT; never changes
 	state atomic.Uint32
 
 	file slot[layer.File] // regular: the open data
@@ -73,7 +73,7 @@ type lowerRef struct {
 func (n *Node) ID() uint64 { return n.id }
 
 // Ino returns the inode number that the union shows.
-func (n *Node) Ino() uint64 { return n.ino }
+func (n *Node) Ino() uint64 { return n.ino.Load() }
 
 // Type returns the S_IFMT bits.
 func (n *Node) Type() uint32 { return n.typ }

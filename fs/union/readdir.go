@@ -46,7 +46,7 @@ func (fs *FS) ReadDir(p *Node, pos uint64, emit func(Listed) bool) error {
 		}
 		ino := e.ino
 		if e.node != nil {
-			ino = e.node.ino
+			ino = e.node.Ino()
 		}
 		if !emit(Listed{Name: e.name, Ino: ino, Type: e.typ, Pos: uint64(e.seq)}) {
 			return nil
@@ -59,9 +59,9 @@ func (fs *FS) ReadDir(p *Node, pos uint64, emit func(Listed) bool) error {
 // root's own for the root.
 func (fs *FS) ParentIno(n *Node) uint64 {
 	if p, _ := n.where(); p != nil {
-		return p.ino
+		return p.Ino()
 	}
-	return n.ino
+	return n.Ino()
 }
 
 // completeLocked reads all parts of a directory, whose lock is held for

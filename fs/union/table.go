@@ -120,7 +120,7 @@ func (t *dirTable) detach(name string, n *Node) {
 		return
 	}
 	if t.complete {
-		e.ino, e.node = n.ino, nil
+		e.ino, e.node = n.Ino(), nil
 		if n.isUpper() {
 			e.part = 0
 		}
