@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -245,6 +246,7 @@ func unionOptions(o *mountopt.Options) union.Options {
 		Size:        int64(o.Size),
 		Inodes:      int64(o.Inodes),
 		MaxHandles:  maxHandles(),
+		RestorePriv: !initialRoot(),
 	}
 	if o.UserXattr {
 		u.Prefix = whiteout.User
@@ -263,6 +265,16 @@ func unionOptions(o *mountopt.Options) union.Options {
 	// marks in user.overlay.*.
 	u.RedirectAuto = o.RedirectDir == mountopt.RedirectDefault
 	return u
+}
+
+// initialRoot reports whether this process is root outside of all user
+// namespaces, where capabilities count everywhere.
+func initialRoot() bool {
+	if unix.Geteuid() != 0 {
+		return false
+	}
+	data, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && strings.Join(strings.Fields(string(data)), " ") == "0 0 4294967295"
 }
 
 // maxHandles leaves a part of the descriptors that the process may have to

@@ -125,6 +125,12 @@ func (fs *FS) Write(n *Node, p []byte, off int64, kill bool) (int, error) {
 		if err := killPriv(h.obj); err != nil {
 			return 0, err
 		}
+	} else if fs.opt.RestorePriv {
+		restore, err := keepPriv(h.obj)
+		if err != nil {
+			return 0, err
+		}
+		defer restore()
 	}
 	done := 0
 	err = fs.limits.around(h.obj, off+int64(len(p)), func() (err error) {

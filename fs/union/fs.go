@@ -48,6 +48,9 @@ type Options struct {
 	// Self is who makes objects by making them: owner and group that need
 	// no chown.
 	Self Caller
+	// RestorePriv says that writing clears suid and sgid bits because whoever
+	// runs the union lacks CAP_FSETID outside of its user namespace.
+	RestorePriv bool
 	// Size and Inodes bound what the upper may hold, in bytes and objects; 0
 	// is no bound.
 	Size   int64

@@ -107,6 +107,22 @@ func killPriv(o layer.Object) error {
 	return o.Chmod(kept)
 }
 
+// keepPriv returns what puts the suid and sgid bits back that a write by a
+// server without privileges takes away, although the writer may keep them or,
+// through a mapping, has kept them.
+func keepPriv(o layer.Object) (restore func(), err error) {
+	before, err := o.Stat()
+	if err != nil || before.Mode&(unix.S_ISUID|unix.S_ISGID) == 0 {
+		return func() {}, err
+	}
+	return func() {
+		// Failing to put them back leaves less privilege, not more.
+		if after, err := o.Stat(); err == nil && after.Mode != before.Mode {
+			_ = o.Chmod(before.Mode & 0o7777)
+		}
+	}, nil
+}
+
 func (fs *FS) truncate(n *Node, size int64) error {
 	if n.dir != nil {
 		return unix.EISDIR
