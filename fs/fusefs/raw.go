@@ -26,6 +26,9 @@ type rawFS struct {
 	count counters
 	// timeout is how long the kernel may believe what it was told.
 	timeout time.Duration
+	// writeOut makes the kernel hand over what it holds back of a file and drop
+	// it from its cache; nil without write-back.
+	writeOut func(node uint64)
 	// opens is the passthrough profile, nil in the zero-message one.
 	opens *openTable
 }
@@ -127,8 +130,8 @@ func fillAttr(out *fuse.Attr, a *union.Attr) {
 	out.Blksize = a.Blksize
 }
 
-func (r *rawFS) entry(out *fuse.EntryOut, n *union.Node, a *union.Attr) {
-	out.NodeId = n.ID()
+func (r *rawFS) entry(out *fuse.EntryOut, id uint64, a *union.Attr) {
+	out.NodeId = id
 	out.SetEntryTimeout(r.timeout)
 	out.SetAttrTimeout(r.timeout)
 	fillAttr(&out.Attr, a)
@@ -145,7 +148,7 @@ func (r *rawFS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fu
 	if p == nil {
 		return stale
 	}
-	n, a, err := r.union.Lookup(p, name)
+	id, a, err := r.union.LookupID(p, name)
 	if err == unix.ENOENT {
 		// An entry without a node is remembered as absent.
 		out.SetEntryTimeout(r.timeout)
@@ -154,17 +157,13 @@ func (r *rawFS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fu
 	if err != nil {
 		return r.status(err)
 	}
-	r.entry(out, n, &a)
+	r.entry(out, id, &a)
 	return fuse.OK
 }
 
 func (r *rawFS) Forget(id, count uint64) {
 	r.begin(opForget)
-	n := r.node(id)
-	if n == nil {
-		return
-	}
-	if r.union.Forget(n, count) && r.opens != nil {
+	if n := r.union.ForgetID(id, count); n != nil && r.opens != nil {
 		r.opens.forget(n)
 	}
 }

@@ -91,6 +91,10 @@ func (r *rawFS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) f
 	if n == nil {
 		return stale
 	}
+	if r.writeOut != nil {
+		// What the kernel still holds back would show as a hole.
+		r.writeOut(in.NodeId)
+	}
 	off, err := r.union.Seek(n, int64(in.Offset), int(in.Whence))
 	out.Offset = uint64(off)
 	return r.status(err)

@@ -12,7 +12,7 @@ func (r *rawFS) made(out *fuse.EntryOut, n *union.Node, a union.Attr, err error)
 	if err != nil {
 		return r.status(err)
 	}
-	r.entry(out, n, &a)
+	r.entry(out, n.ID(), &a)
 	return fuse.OK
 }
 
@@ -190,11 +190,11 @@ func (r *rawFS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEnt
 		if e.Pos <= firstName {
 			continue
 		}
-		n, a, err := r.union.Lookup(p, e.Name)
+		id, a, err := r.union.LookupID(p, e.Name)
 		if err != nil {
 			continue // gone meanwhile, or to be told when someone asks for it
 		}
-		r.entry(eo, n, &a)
+		r.entry(eo, id, &a)
 		out.FixMode(a.Mode)
 	}
 	return r.status(err)

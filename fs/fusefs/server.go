@@ -68,6 +68,10 @@ func Mount(cfg Config) (*Server, error) {
 		// The answer tells only whether the kernel has the directory at all.
 		_ = s.kernel.InodeNotify(dir.ID(), 0, 0)
 	})
+	if s.writeback() {
+		// The answer tells only whether the kernel has the file at all.
+		s.raw.writeOut = func(node uint64) { _ = s.kernel.InodeNotify(node, 0, 0) }
+	}
 	s.choosePassthrough(cfg.Log)
 	limitMemory()
 	// Goroutines that wait in read(2) hold a processor each. Spare ones keep

@@ -289,7 +289,7 @@ func (fs *FS) born(p *Node, up layer.Dir, name string, b *birth, f layer.File, o
 	if f != nil {
 		n.file.put(fs.handles, f).release()
 	}
-	p.dir.table.put(entry{name: name, node: n, typ: n.typ})
+	p.dir.table.put(entry{name: name, node: n, typ: uint16(n.typ)})
 	p.dir.gen++
 	if fs.opt.Whiteouts == WhiteoutAufs || !upDir.noAufs.Load() {
 		if err := fs.dropAufsWhiteout(upDir, up, name); err != nil {

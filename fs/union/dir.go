@@ -100,6 +100,8 @@ type dirNode struct {
 	// the live branches replaces the slice, under mu.
 	lowers []*realDir
 	table  dirTable
+	// serial numbers the directory among all there ever were, see virtual.go.
+	serial uint32
 	// gen counts the changes of the table, for who resolves without holding
 	// mu for writing.
 	gen uint64

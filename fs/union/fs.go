@@ -110,6 +110,7 @@ type FS struct {
 	root        *Node
 	self        Caller
 	nodes       nodeTable
+	virtual     virtualTable
 	handles     *handleCache
 	inos        inoSpace
 	limits      limiter
@@ -226,6 +227,9 @@ func (fs *FS) newBranch(b Branch, index int) *branch {
 // Close gives all descriptors back. No other call may be under way.
 func (fs *FS) Close() error {
 	fs.nodes.each(func(n *Node) { n.closeHandles() })
+	for _, n := range fs.virtual.nodes {
+		n.closeHandles()
+	}
 	for _, b := range fs.allBranches() {
 		if h := b.root.pin.Load(); h != nil {
 			h.obj.Close()
@@ -245,9 +249,6 @@ func (fs *FS) ReadOnly() bool { return fs.upper == nil }
 
 // Root returns the root directory. It is never forgotten.
 func (fs *FS) Root() *Node { return fs.root }
-
-// Node returns the node that has the given id, nil if there is none.
-func (fs *FS) Node(id uint64) *Node { return fs.nodes.get(id) }
 
 // Prefix returns the namespace of the marks that are written.
 func (fs *FS) Prefix() whiteout.Prefix { return fs.opt.Prefix }
@@ -290,6 +291,7 @@ func (fs *FS) openRoot() error {
 	n.ino.Store(fs.inos.compose(st.Dev, st.Ino))
 	n.refs.Store(1)
 	fs.nodes.add(n)
+	fs.virtual.addDir(n)
 	fs.root = n
 	return nil
 }

@@ -84,7 +84,7 @@ func (fs *FS) linkObject(n *Node, obj layer.Object, p *Node, name string) error 
 		return err
 	}
 	fs.registerLinked(n, st)
-	d.table.put(entry{name: name, node: n, typ: n.typ})
+	d.table.put(entry{name: name, node: n, typ: uint16(n.typ)})
 	d.gen++
 	n.addPlace(p, name)
 	return nil

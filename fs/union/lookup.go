@@ -38,6 +38,13 @@ func (fs *FS) Lookup(p *Node, name string) (*Node, Attr, error) {
 // lookup returns the node of a name, with one more reference. The attributes
 // come along where finding the node has told them.
 func (fs *FS) lookup(p *Node, name string) (*Node, *layer.Stat, error) {
+	n, _, st, err := fs.lookupEntry(p, name, false)
+	return n, st, err
+}
+
+// lookupEntry is lookup, but where virtual allows it, and there is no node yet,
+// it returns an id instead of one.
+func (fs *FS) lookupEntry(p *Node, name string, virtual bool) (*Node, uint64, *layer.Stat, error) {
 	d := p.dir
 	for {
 		d.mu.RLock()
@@ -47,40 +54,45 @@ func (fs *FS) lookup(p *Node, name string) (*Node, *layer.Stat, error) {
 				e.node.ref()
 				n := e.node
 				d.mu.RUnlock()
-				return n, nil, nil
+				return n, 0, nil, nil
 			}
 			part = int(e.part)
 		} else if d.table.complete {
 			d.mu.RUnlock()
-			return nil, nil, unix.ENOENT
+			return nil, 0, nil, unix.ENOENT
 		}
 		f, err := fs.resolve(p, name, part)
 		gen := d.gen
 		d.mu.RUnlock()
 		if err != nil {
-			return nil, nil, err
+			return nil, 0, nil, err
 		}
 		if f == nil {
 			fs.missed(p, name, gen)
-			return nil, nil, unix.ENOENT
+			return nil, 0, nil, unix.ENOENT
 		}
 		d.mu.Lock()
 		if e := d.table.get(name); e != nil && e.node != nil {
 			e.node.ref()
 			n := e.node
 			d.mu.Unlock()
-			return n, nil, nil
+			return n, 0, nil, nil
 		}
 		if d.gen != gen {
 			d.mu.Unlock()
 			continue
 		}
+		if virtual && f.mayBeVirtual(name) {
+			id := fs.refEntry(p, name, f)
+			d.mu.Unlock()
+			return nil, id, &f.st, nil
+		}
 		n, err := fs.attach(p, name, f)
 		d.mu.Unlock()
 		if err == nil && n.isUpper() && !f.upper && n.dir == nil {
-			return n, nil, nil // copied up under another name
+			return n, 0, nil, nil // copied up under another name
 		}
-		return n, &f.st, err
+		return n, 0, &f.st, err
 	}
 }
 
@@ -112,7 +124,7 @@ func (fs *FS) attach(p *Node, name string, f *found) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.dir.table.put(entry{name: name, node: n, typ: n.typ, part: fs.partOf(p.dir, f.top.dir)})
+	fs.adopt(p, n, name, fs.partOf(p.dir, f.top.dir))
 	return n, nil
 }
 
@@ -132,9 +144,7 @@ func (fs *FS) nodeFor(p *Node, name string, f *found) (*Node, error) {
 	if !f.isDir() && f.st.Nlink > 1 && (f.upper || fs.index != nil) {
 		return fs.linkedNode(p, name, f)
 	}
-	n := fs.newNode(p, name, f)
-	fs.nodes.add(n)
-	return n, nil
+	return fs.newNode(p, name, f), nil
 }
 
 // newNode makes the node of a found object, with one reference.
@@ -151,6 +161,7 @@ func (fs *FS) newNode(p *Node, name string, f *found) *Node {
 			d.upper.Store(f.upperDir)
 		}
 		n.dir = d
+		fs.virtual.addDir(n)
 		return n
 	}
 	if f.upper {

@@ -220,7 +220,7 @@ func (fs *FS) Forget(n *Node, count uint64) bool {
 	for {
 		p, name := n.lastPlace()
 		if p == nil {
-			if !fs.forgetKey(n) || !fs.nodes.remove(n) {
+			if !fs.forgetKey(n) || !fs.removeNode(n) {
 				return false
 			}
 			n.closeHandles()
@@ -233,6 +233,18 @@ func (fs *FS) Forget(n *Node, count uint64) bool {
 			return false
 		}
 	}
+}
+
+// removeNode takes a node out of the tables of ids and reports whether it was
+// still there.
+func (fs *FS) removeNode(n *Node) bool {
+	if n.dir != nil {
+		fs.virtual.dropDir(n)
+	}
+	if n.id&virtualBit != 0 {
+		return fs.virtual.dropNode(n)
+	}
+	return fs.nodes.remove(n)
 }
 
 // forgetPlaceLocked takes n out of the table of p, whose lock is held, and
@@ -326,5 +338,7 @@ func (t *nodeTable) each(f func(*Node)) {
 func (fs *FS) Nodes() int {
 	fs.nodes.mu.RLock()
 	defer fs.nodes.mu.RUnlock()
-	return int(fs.nodes.next) - len(fs.nodes.free)
+	fs.virtual.mu.RLock()
+	defer fs.virtual.mu.RUnlock()
+	return int(fs.nodes.next) - len(fs.nodes.free) + len(fs.virtual.nodes)
 }

@@ -48,7 +48,7 @@ func (fs *FS) ReadDir(p *Node, pos uint64, emit func(Listed) bool) error {
 		if e.node != nil {
 			ino = e.node.Ino()
 		}
-		if !emit(Listed{Name: e.name, Ino: ino, Type: e.typ, Pos: uint64(e.seq)}) {
+		if !emit(Listed{Name: e.name, Ino: ino, Type: uint32(e.typ), Pos: uint64(e.seq)}) {
 			return nil
 		}
 	}
@@ -72,7 +72,8 @@ func (fs *FS) completeLocked(p *Node) error {
 		return nil
 	}
 	fs.stats.Listings.Add(1)
-	merge := merger{fs: fs, p: p, hidden: map[string]bool{}}
+	// What is known already keeps its place, to which ids may refer.
+	merge := merger{fs: fs, p: p, table: d.table.clone(), hidden: map[string]bool{}}
 	parts := d.lowers
 	if up := d.upper.Load(); up != nil {
 		if err := merge.part(up, 0, len(parts) == 0); err != nil {
@@ -108,9 +109,7 @@ func (m *merger) part(rd *realDir, part int, last bool) error {
 	if err != nil {
 		return err
 	}
-	if len(m.table.entries) == 0 {
-		m.table.entries = make([]entry, 0, len(list))
-	}
+	m.table.reserve(len(list))
 	var gone []string
 	aufs := false
 	for _, e := range list {
@@ -172,11 +171,7 @@ func (m *merger) isWhiteout(rd *realDir, dir layer.Dir, e *layer.Dirent) (bool, 
 
 // add enters a name. Its number is the one that a lookup would show.
 func (m *merger) add(rd *realDir, dir layer.Dir, e layer.Dirent, part int) error {
-	if old := m.p.dir.table.get(e.Name); old != nil && old.node != nil {
-		m.table.put(*old)
-		return nil
-	}
-	n := entry{name: e.Name, typ: e.Type, part: int16(part)}
+	n := entry{name: e.Name, typ: uint16(e.Type), part: int16(part)}
 	dev, err := m.dev(rd, dir)
 	if err != nil {
 		return err
@@ -219,16 +214,9 @@ func (m *merger) dev(rd *realDir, dir layer.Dir) (uint64, error) {
 	return rd.dev.Load(), nil
 }
 
-// finish makes the merged table the directory's. Names that were known and are
-// not listed have just been made or are as good as gone; those with a node are
-// kept, since their node knows better.
+// finish makes the merged table the directory's.
 func (m *merger) finish() {
 	d := m.p.dir
-	for _, e := range d.table.entries {
-		if e.seq != 0 && e.node != nil && m.table.get(e.name) == nil {
-			m.table.put(e)
-		}
-	}
 	m.table.complete = true
 	d.table = m.table
 	d.gen++

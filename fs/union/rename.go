@@ -519,7 +519,7 @@ func (r *renaming) moved() {
 	}
 	src := r.src.node
 	r.op.dir.table.remove(r.oname)
-	r.np.dir.table.put(entry{name: r.nname, node: src, typ: src.typ})
+	r.np.dir.table.put(entry{name: r.nname, node: src, typ: uint16(src.typ)})
 	r.op.dir.gen++
 	r.np.dir.gen++
 	src.movePlace(r.op, r.oname, r.np, r.nname)
@@ -529,8 +529,8 @@ func (r *renaming) moved() {
 // swapped brings the tables up to date after an exchange.
 func (r *renaming) swapped() {
 	a, b := r.src.node, r.dst.node
-	r.op.dir.table.put(entry{name: r.oname, node: b, typ: b.typ})
-	r.np.dir.table.put(entry{name: r.nname, node: a, typ: a.typ})
+	r.op.dir.table.put(entry{name: r.oname, node: b, typ: uint16(b.typ)})
+	r.np.dir.table.put(entry{name: r.nname, node: a, typ: uint16(a.typ)})
 	r.op.dir.gen++
 	r.np.dir.gen++
 	if a == b {

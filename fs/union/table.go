@@ -2,6 +2,7 @@ package union
 
 import (
 	"hash/maphash"
+	"slices"
 	"sort"
 )
 
@@ -11,7 +12,8 @@ type entry struct {
 	node *Node  // nil until someone asked for it
 	ino  uint64 // as listed; the node's own number counts where there is one
 	seq  uint32 // place in the listing, from 1; 0: free
-	typ  uint32 // S_IFMT bits
+	refs uint32 // references given out without a node, see virtual.go
+	typ  uint16 // S_IFMT bits
 	part int16  // which part of the directory provides it: 0 the upper, n the n-th lower
 }
 
@@ -54,6 +56,9 @@ func (t *dirTable) get(name string) *entry {
 func (t *dirTable) put(e entry) *entry {
 	if old := t.get(e.name); old != nil {
 		e.seq = old.seq
+		if e.node == nil {
+			e.refs = old.refs
+		}
 		*old = e
 		return old
 	}
@@ -66,6 +71,21 @@ func (t *dirTable) put(e entry) *entry {
 	t.insert(int32(len(t.entries)))
 	t.live++
 	return &t.entries[len(t.entries)-1]
+}
+
+// reserve makes room for n entries in a table that has none.
+func (t *dirTable) reserve(n int) {
+	if len(t.entries) > 0 || n == 0 {
+		return
+	}
+	t.entries = make([]entry, 0, n)
+}
+
+// clone returns a copy that can be changed, and dropped, on its own.
+func (t *dirTable) clone() dirTable {
+	c := *t
+	c.entries, c.index = slices.Clone(t.entries), slices.Clone(t.index)
+	return c
 }
 
 func (t *dirTable) insert(k int32) {
@@ -127,6 +147,17 @@ func (t *dirTable) detach(name string, n *Node) {
 		return
 	}
 	t.remove(name)
+}
+
+// at returns the entry at a position, nil if it was removed.
+func (t *dirTable) at(seq uint32) *entry {
+	i := t.after(seq - 1)
+	for ; i < len(t.entries) && t.entries[i].seq == 0; i++ {
+	}
+	if i == len(t.entries) || t.entries[i].seq != seq {
+		return nil
+	}
+	return &t.entries[i]
 }
 
 // after returns the index in entries of the first one behind position seq.
