@@ -19,8 +19,9 @@ type Control interface {
 	// AddLower puts the directory at path, which is absolute, among the lowers
 	// as number index; 0 is right below the upper, -1 below all others.
 	AddLower(index int, path string) error
-	// DelLower takes a lower out. It fails with EBUSY while files of it are in
-	// use and with ENOENT when no lower has that path.
+	// DelLower takes a lower out. What is open of it stays readable. It fails
+	// with EBUSY when nothing would be left and with ENOENT when no lower has
+	// that path.
 	DelLower(path string) error
 	// Options returns the options in force, defaults included.
 	Options() map[string]string

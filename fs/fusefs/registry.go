@@ -187,6 +187,8 @@ func Dial(target string) (*Client, error) {
 		return nil, fmt.Errorf("%s: no server found, and some did not answer: %w", target, failed)
 	case len(mounts) == 0:
 		return nil, fmt.Errorf("%s is not mounted; see what is with: lamina ps", target)
+	case mounts[len(mounts)-1].FSType == "overlay":
+		return nil, fmt.Errorf("%s is served by kernel overlayfs, which has no counters and cannot change its layers; mount with --engine fuse for those", target)
 	default:
 		return nil, fmt.Errorf("%s is mounted as %s, but no lamina server of yours serves it; see those with: lamina ps", target, mounts[len(mounts)-1].FSType)
 	}

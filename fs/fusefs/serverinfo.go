@@ -6,7 +6,6 @@ import (
 
 	"github.com/laminafs/lamina/fs/layer"
 	"github.com/laminafs/lamina/fs/mountopt"
-	"github.com/laminafs/lamina/fs/union"
 )
 
 // adapt puts what the options want of a layer between it and the union.
@@ -45,29 +44,6 @@ func (s *Server) Layers() []LayerInfo {
 	return out
 }
 
-// AddLower opens a directory and puts it among the lowers.
-func (s *Server) AddLower(index int, path string) error {
-	d, err := layer.OpenHost(path)
-	if err != nil {
-		return layerError("lower", path, err)
-	}
-	if d, err = adapt(d, &s.opt); err != nil {
-		return layerError("lower", path, err)
-	}
-	if err := s.union.AddLower(index, union.Branch{Name: path, Root: d}); err != nil {
-		return err
-	}
-	return s.dropCaches()
-}
-
-// DelLower takes a lower out of the union.
-func (s *Server) DelLower(path string) error {
-	if err := s.union.DelLower(path); err != nil {
-		return err
-	}
-	return s.dropCaches()
-}
-
 // Options returns the options in force.
 func (s *Server) Options() map[string]string {
 	u := s.union.Options()
@@ -98,6 +74,3 @@ func onOff(b bool) string {
 	}
 	return "off"
 }
-
-// dropCaches makes the kernel ask again for everything below the root.
-func (s *Server) dropCaches() error { return nil }

@@ -1,11 +1,6 @@
 package union
 
 import (
-	"fmt"
-	"slices"
-
-	"golang.org/x/sys/unix"
-
 	"github.com/laminafs/lamina/fs/layer"
 )
 
@@ -77,42 +72,4 @@ func (w WhiteoutStyle) String() string {
 		return "aufs"
 	}
 	return "auto"
-}
-
-// AddLower puts a layer among the lowers as number index, 0 being the topmost
-// and -1 the one below all others.
-func (fs *FS) AddLower(index int, b Branch) error {
-	fs.branchMu.Lock()
-	defer fs.branchMu.Unlock()
-	if index < -1 || index > len(fs.lowers) {
-		b.Root.Close()
-		return fmt.Errorf("union: layer %s: no place %d among %d lower layers: %w", b.Name, index, len(fs.lowers), unix.EINVAL)
-	}
-	if index == -1 {
-		index = len(fs.lowers)
-	}
-	br := fs.newBranch(b, 0)
-	br.aufs = true
-	if err := fs.inos.addBranch(br); err != nil {
-		b.Root.Close()
-		return err
-	}
-	return fs.changeLowers(slices.Insert(slices.Clone(fs.lowers), index, br), nil)
-}
-
-// DelLower takes a layer out, EBUSY while something of it is in use beyond the
-// directories.
-func (fs *FS) DelLower(name string) error {
-	fs.branchMu.Lock()
-	defer fs.branchMu.Unlock()
-	i := slices.IndexFunc(fs.lowers, func(b *branch) bool { return b.name == name })
-	if i < 0 {
-		return fmt.Errorf("union: no lower layer %s: %w", name, unix.ENOENT)
-	}
-	return fs.changeLowers(slices.Delete(slices.Clone(fs.lowers), i, i+1), fs.lowers[i])
-}
-
-// changeLowers is the one place where the stack changes.
-func (fs *FS) changeLowers(lowers []*branch, gone *branch) error {
-	return unix.EOPNOTSUPP
 }

@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/laminafs/lamina/fs/layer"
 	"github.com/laminafs/lamina/whiteout"
 )
@@ -55,6 +57,9 @@ func (d *realDir) openPath(fs *FS) (*handle[layer.Dir], error) {
 	}
 	if h := d.slot.acquire(); h != nil {
 		return h, nil
+	}
+	if d.parent == nil {
+		return nil, unix.ESTALE // of a layer that was taken out
 	}
 	up, err := d.parent.openPath(fs)
 	if err != nil {

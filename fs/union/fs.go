@@ -102,6 +102,7 @@ type FS struct {
 	branchMu    sync.RWMutex // guards lowers against live changes
 	upper       *branch      // nil: read-only
 	lowers      []*branch
+	retired     []*branch // taken out; closed when not in use
 	data        []*branch // data-only layers
 	whiteoutMu  sync.Mutex
 	whiteoutObj layer.Object // one whiteout, linked for the next ones
@@ -226,15 +227,13 @@ func (fs *FS) newBranch(b Branch, index int) *branch {
 
 // Close gives all descriptors back. No other call may be under way.
 func (fs *FS) Close() error {
-	fs.nodes.each(func(n *Node) { n.closeHandles() })
-	for _, n := range fs.virtual.nodes {
-		n.closeHandles()
-	}
-	for _, b := range fs.allBranches() {
+	fs.eachNode((*Node).closeHandles)
+	for _, b := range append(fs.allBranches(), fs.retired...) {
 		if h := b.root.pin.Load(); h != nil {
 			h.obj.Close()
 		}
 	}
+	fs.handles.close()
 	if fs.index != nil {
 		fs.index.close()
 	}
@@ -258,7 +257,9 @@ func (fs *FS) Prefix() whiteout.Prefix { return fs.opt.Prefix }
 func (fs *FS) Statfs() (layer.Statfs, error) {
 	b := fs.upper
 	if b == nil {
+		fs.branchMu.RLock()
 		b = fs.lowers[0]
+		fs.branchMu.RUnlock()
 	}
 	h, err := b.root.open(fs)
 	if err != nil {

@@ -178,3 +178,15 @@ func (c *handleCache) shrink(n int) {
 		}
 	}
 }
+
+// close closes what is still open and not held.
+func (c *handleCache) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range c.ring {
+		if !e.evict() {
+			e.evict() // the first time took away the mark of use
+		}
+	}
+	c.ring = nil
+}

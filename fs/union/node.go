@@ -334,6 +334,16 @@ func (t *nodeTable) each(f func(*Node)) {
 	}
 }
 
+// eachNode calls f for all live nodes. It must not look any up.
+func (fs *FS) eachNode(f func(*Node)) {
+	fs.nodes.each(f)
+	fs.virtual.mu.RLock()
+	defer fs.virtual.mu.RUnlock()
+	for _, n := range fs.virtual.nodes {
+		f(n)
+	}
+}
+
 // Nodes returns the number of live nodes.
 func (fs *FS) Nodes() int {
 	fs.nodes.mu.RLock()
