@@ -24,10 +24,11 @@ type tree struct {
 	buf  bytes.Buffer
 	tar  *tar.Writer
 	dirs map[string]bool
+	at   time.Time // of what is added
 }
 
 func newTree(t testing.TB) *tree {
-	b := &tree{t: t, dirs: map[string]bool{".": true}}
+	b := &tree{t: t, dirs: map[string]bool{".": true}, at: epoch}
 	b.tar = tar.NewWriter(&b.buf)
 	return b
 }
@@ -37,7 +38,7 @@ func (b *tree) add(h tar.Header, text []byte) {
 	if parent := path.Dir(h.Name); !b.dirs[parent] {
 		b.dir(parent, 0o755)
 	}
-	h.ModTime, h.Size = epoch, int64(len(text))
+	h.ModTime, h.Size = b.at, int64(len(text))
 	if err := b.tar.WriteHeader(&h); err != nil {
 		b.t.Fatal(err)
 	}

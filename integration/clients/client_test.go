@@ -90,11 +90,7 @@ func (c *client) installProgram() error {
 // its user and returns the variables that name the files.
 func (c *client) configure(t *testing.T) []string {
 	t.Helper()
-	storage := fmt.Sprintf("[storage]\ndriver = %q\ngraphroot = %q\nrootless_storage_path = %[2]q\nrunroot = %q\n", "overlay", c.path("store"), c.path("run"))
-	if c.engine.program != "" {
-		storage += fmt.Sprintf("[storage.options.overlay]\nmount_program = %q\n", c.mountProgram())
-	}
-	c.write(t, "storage.conf", storage)
+	c.useEngine(t, c.engine)
 	// Limits as low as those of any machine, and nothing that needs a network,
 	// a delegated cgroup or a journal.
 	c.write(t, "containers.conf", `[containers]
@@ -122,6 +118,27 @@ tmp_dir = "`+c.path("tmp")+`"
 		"CONTAINERS_REGISTRIES_CONF=" + c.path("registries.conf"),
 	}
 }
+
+// useEngine makes podman and buildah mount the layers of their store by another
+// engine from now on.
+func (c *client) useEngine(t testing.TB, e engine) {
+	t.Helper()
+	text := fmt.Sprintf("[storage]\ndriver = %q\ngraphroot = %q\nrootless_storage_path = %[2]q\nrunroot = %q\n", "overlay", c.path("store"), c.path("run"))
+	if e.program != "" {
+		text += fmt.Sprintf("[storage.options.overlay]\nmount_program = %q\n", c.mountProgram())
+	}
+	c.write(t, "storage.conf", text)
+	c.engine = e
+	// A store notes that it has a mount_program, and then takes any fuse-overlayfs
+	// of the machine when the configuration names none.
+	if note := c.path("store/overlay/.has-mount-program"); e.program == "" && exists(note) {
+		if err := os.WriteFile(note, []byte("false"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func exists(path string) bool { _, err := os.Lstat(path); return err == nil }
 
 // write makes a file in the client's home, which belongs to its user.
 func (c *client) write(t testing.TB, name, text string) {

@@ -13,6 +13,8 @@ import (
 // to a filesystem: it unpacks beside, links the old file as a backup, renames.
 func debianPackage(t testing.TB, version int) []byte {
 	control, data := newTree(t), newTree(t)
+	control.at = epoch.AddDate(version, 0, 0) // clients may look for changes by size and time
+	data.at = control.at
 	control.file("control", 0o644, fmt.Sprintf("Package: tiny\nVersion: %d\nArchitecture: all\nMaintainer: nobody <nobody@example.org>\nDescription: a package\n", version))
 	control.file("conffiles", 0o644, "/etc/tiny.conf\n")
 	control.file("postinst", 0o755, fmt.Sprintf("#!/bin/sh\necho configured %d >> /var/log-of-tiny\n", version))

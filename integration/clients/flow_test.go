@@ -43,6 +43,7 @@ var steps = []step{
 	{"mount", (*flow).mountImage},
 	{"run and diff", (*flow).runAndDiff},
 	{"commit", (*flow).commit},
+	{"other engine", (*flow).otherEngine},
 	{"five at once", (*flow).fiveAtOnce},
 	{"buildah", (*flow).buildah},
 	{"overlay volumes", (*flow).overlayVolumes},
@@ -97,17 +98,29 @@ func compare(t *testing.T, want, got []record) {
 		t.Fatalf("%d records over kernel overlayfs, %d over lamina", len(want), len(got))
 	}
 	for i := range want {
-		missing, extra := difference(want[i].lines, got[i].lines), difference(got[i].lines, want[i].lines)
-		if len(missing)+len(extra) > 0 {
-			t.Errorf("%s:\nonly over kernel overlayfs:\n\t%s\nonly over lamina:\n\t%s", want[i].what,
-				strings.Join(first(missing), "\n\t"), strings.Join(first(extra), "\n\t"))
-		}
+		sameLines(t, want[i].what, want[i].lines, got[i].lines)
+	}
+}
+
+// sameLines fails the test with the lines that only one of two lists has. Files
+// with several names are left to [flow.checkLinks]: podman has kernel overlayfs
+// mounted with index=off, and a name of a lower file loses the others when it
+// changes.
+func sameLines(t testing.TB, what string, want, got []string) {
+	t.Helper()
+	missing, extra := difference(want, got), difference(got, want)
+	if len(missing)+len(extra) > 0 {
+		t.Errorf("%s:\nmissing:\n\t%s\ntoo much:\n\t%s", what, strings.Join(first(missing), "\n\t"), strings.Join(first(extra), "\n\t"))
 	}
 }
 
 // difference returns the lines of a that b does not have.
 func difference(a, b []string) []string {
-	return slices.DeleteFunc(slices.Clone(a), func(line string) bool { return slices.Contains(b, line) })
+	has := map[string]bool{}
+	for _, line := range b {
+		has[line] = true
+	}
+	return slices.DeleteFunc(slices.Clone(a), func(line string) bool { return has[line] || strings.Contains(line, "/data/links/") })
 }
 
 // first shortens a list that nobody would read to its end.

@@ -4,10 +4,7 @@ package clients
 
 import (
 	"archive/tar"
-	"bytes"
 	"crypto/sha256"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,29 +14,15 @@ import (
 	"time"
 )
 
-// An archived entry is what a tar says of a file, and a hash of its content.
+// An archived file is what a tar says of it, and a hash of its content.
 type archived struct {
 	*tar.Header
 	hash  string
 	links []string // other names of the same file in this archive
 }
 
-// listTar describes the entries of an archive, one per line, in the order of
-// their names. Times since began are the flow's own and shown as now. The names of
+// readTar returns the files of an archive by their absolute names. The names of
 // one file are equal: which of them the archive has first does not matter.
-func listTar(r io.Reader, began time.Time) ([]string, error) {
-	entries, err := readTar(r)
-	if err != nil {
-		return nil, err
-	}
-	var lines []string
-	for _, e := range entries {
-		lines = append(lines, e.describe(began))
-	}
-	slices.Sort(lines)
-	return lines, nil
-}
-
 func readTar(r io.Reader) (map[string]*archived, error) {
 	entries := map[string]*archived{}
 	links := map[string]string{}
@@ -94,9 +77,13 @@ func cleanName(name string) string {
 	return "/" + strings.Trim(strings.TrimPrefix(name, "./"), "/")
 }
 
+// describe puts all that a user could see of a file into one line, except the
+// times of directories: clients that look for changes by comparing two mounts,
+// as they do with a mount_program, keep the old time of a directory. Times since
+// began are the flow's own and shown as now.
 func (e *archived) describe(began time.Time) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%q %s %04o %d:%d %s", e.Name, typeNames[e.Typeflag], e.Mode&0o7777, e.Uid, e.Gid, stamp(e.ModTime, began))
+	fmt.Fprintf(&b, "%q %s %04o %d:%d", e.Name, typeNames[e.Typeflag], e.Mode&0o7777, e.Uid, e.Gid)
 	switch e.Typeflag {
 	case tar.TypeReg:
 		fmt.Fprintf(&b, " %d bytes %s", e.Size, e.hash)
@@ -105,20 +92,18 @@ func (e *archived) describe(began time.Time) string {
 	case tar.TypeChar, tar.TypeBlock:
 		fmt.Fprintf(&b, " %d:%d", e.Devmajor, e.Devminor)
 	}
+	if e.Typeflag != tar.TypeDir {
+		b.WriteString(" " + stamp(e.ModTime, began))
+	}
 	var attrs []string
 	for key, value := range e.PAXRecords {
-		if name, ok := strings.CutPrefix(key, "SCHILY.xattr."); ok {
-			attrs = append(attrs, fmt.Sprintf("%s=%q", name, value))
+		name, ok := strings.CutPrefix(key, "SCHILY.xattr.")
+		if ok && !strings.HasPrefix(name, "user.overlay.") { // the kernel's own, which rootless clients pack too
+			attrs = append(attrs, fmt.Sprintf(" %s=%q", name, value))
 		}
 	}
 	slices.Sort(attrs)
-	for _, a := range attrs {
-		b.WriteString(" " + a)
-	}
-	if e.links != nil {
-		fmt.Fprintf(&b, " also %q", e.links)
-	}
-	return b.String()
+	return b.String() + strings.Join(attrs, "")
 }
 
 var typeNames = map[byte]string{
@@ -133,62 +118,26 @@ func stamp(at, began time.Time) string {
 	return "now"
 }
 
-// listTarFile is listTar of a file.
-func listTarFile(t testing.TB, path string, began time.Time) []string {
+// listTree describes the files of an archive, one per line, with their hard links.
+func listTree(t testing.TB, path string, began time.Time) []string {
 	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	lines, err := listTar(f, began)
+	files, err := readTar(f)
 	if err != nil {
 		t.Fatalf("%s: %v", path, err)
 	}
+	var lines []string
+	for _, e := range files {
+		line := e.describe(began)
+		if e.links != nil {
+			line += fmt.Sprintf(" also %q", e.links)
+		}
+		lines = append(lines, line)
+	}
+	slices.Sort(lines)
 	return lines
-}
-
-// listImage describes the layers of an image that podman saved as a
-// docker-archive, the base first.
-func listImage(t testing.TB, path string, began time.Time) [][]string {
-	t.Helper()
-	members, err := members(path)
-	if err != nil {
-		t.Fatalf("%s: %v", path, err)
-	}
-	var manifest []struct{ Layers []string }
-	if err := json.Unmarshal(members["manifest.json"], &manifest); err != nil || len(manifest) != 1 {
-		t.Fatalf("%s: manifest.json with %d images: %v", path, len(manifest), err)
-	}
-	var layers [][]string
-	for _, name := range manifest[0].Layers {
-		lines, err := listTar(bytes.NewReader(members[name]), began)
-		if err != nil {
-			t.Fatalf("%s: layer %s: %v", path, name, err)
-		}
-		layers = append(layers, lines)
-	}
-	return layers
-}
-
-// members returns the files of an archive that is small enough for memory.
-func members(path string) (map[string][]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	files := map[string][]byte{}
-	for tr := tar.NewReader(f); ; {
-		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			return files, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if files[h.Name], err = io.ReadAll(tr); err != nil {
-			return nil, err
-		}
-	}
 }

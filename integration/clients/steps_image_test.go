@@ -34,25 +34,26 @@ func (f *flow) build() {
 
 func (f *flow) lookInside() {
 	f.record("what a container sees", f.look("image"))
+	if f.engine.program == program {
+		f.checkLinks()
+	}
 }
 
-// mountImage mounts layers without a container: read-only without an upper, and
-// with an upper. Here the test makes sure which filesystem it tests.
-func (f *flow) mountImage() {
-	show := func(dir string) {
-		f.t.Helper()
-		out := f.ok(f.t, f.inside("stat", "--file-system", "--format=%t", dir)...)
-		if magic, err := strconv.ParseInt(out, 16, 64); err != nil || magic != f.engine.magic {
-			f.t.Errorf("the filesystem type is %s (%v), want %x", out, err, f.engine.magic)
-		}
-		list := f.ok(f.t, f.inside("find", dir, "-printf", "%P %y %m %U:%G %l\n")...)
-		f.record("a mounted tree", sorted(list))
-		if serving := len(f.servers()); (serving == 1) != (f.engine.program == program) {
-			f.t.Errorf("%d servers while one tree is mounted", serving)
-		}
+// checkLinks looks at the names of a file that was changed through one name
+// after the other, in one layer after the other.
+func (f *flow) checkLinks() {
+	out := f.ok(f.t, "podman", "run", "--rm", "image", "sh", "-c", "cd /data/links; cat a; stat -c '%h %i' a e sub/c | uniq -c; cmp a e; cmp a sub/c")
+	fields := strings.Fields(out)
+	if len(fields) != 6 || !slices.Equal(fields[:5], []string{"linked", "appended", "again", "3", "3"}) {
+		f.t.Errorf("three names of a file with three lines show: %s", out)
 	}
+}
+
+// mountImage mounts layers without a container, read-only without an upper, and
+// those of a container.
+func (f *flow) mountImage() {
 	image := f.ok(f.t, f.inside("podman", "image", "mount", "image")...)
-	show(image)
+	f.recordMounted("a mounted image", image)
 	if _, err := f.try(f.inside("touch", image+"/not-writable")...); err == nil {
 		f.t.Error("an image without an upper could be written to")
 	}
@@ -60,33 +61,58 @@ func (f *flow) mountImage() {
 	f.checkIdle(f.t)
 
 	f.ok(f.t, "podman", "create", "--name=mounted", "image")
+	f.checkMagic("mounted")
 	container := f.ok(f.t, f.inside("podman", "mount", "mounted")...)
-	show(container)
+	f.recordMounted("a mounted container", container)
 	f.ok(f.t, f.inside("touch", container+"/written")...)
 	f.ok(f.t, f.inside("podman", "unmount", "mounted")...)
 	f.checkIdle(f.t)
-	f.record("diff of a mounted container", f.diff("mounted"))
+	f.record("podman diff of a mounted container", f.diff("mounted"))
 	f.ok(f.t, "podman", "rm", "mounted")
 }
 
-// recordImage records what each layer of an image has, and what podman says that
-// its top layer changed.
+// recordMounted records a tree as the client's user sees it below a mount point.
+func (f *flow) recordMounted(what, dir string) {
+	f.t.Helper()
+	list := f.ok(f.t, f.inside("find", dir, "-printf", "%P %y %m %U:%G %l\n")...)
+	f.record(what, sorted(list))
+	if serving := len(f.servers()); (serving == 1) != (f.engine.program != "") {
+		f.t.Errorf("%d servers while one tree is mounted", serving)
+	}
+}
+
+// checkMagic makes sure which filesystem is tested.
+func (f *flow) checkMagic(container string) {
+	f.t.Helper()
+	dir := f.ok(f.t, f.inside("podman", "mount", container)...)
+	out := f.ok(f.t, f.inside("stat", "--file-system", "--format=%t", dir)...)
+	if magic, err := strconv.ParseInt(out, 16, 64); err != nil || magic != f.engine.magic {
+		f.t.Errorf("the filesystem type is %s (%v), want %x", out, err, f.engine.magic)
+	}
+	f.ok(f.t, f.inside("podman", "unmount", container)...)
+}
+
+// recordImage records what each layer makes of the tree.
 func (f *flow) recordImage(name string) {
 	f.t.Helper()
 	file := f.path(name + "-saved.tar")
 	f.ok(f.t, "podman", "save", "--quiet", "--format=docker-archive", "--output="+file, name)
-	for i, layer := range listImage(f.t, file, f.began) {
-		f.record(fmt.Sprintf("layer %d of %s", i, name), layer)
+	for i, tree := range listLayers(f.t, file, f.began) {
+		f.record(fmt.Sprintf("%s up to layer %d", name, i), tree)
 	}
-	f.record("podman diff "+name, f.diff(name))
 }
 
-// recordExport records the whole tree of a container.
-func (f *flow) recordExport(name string) {
+// export describes the whole tree of a container.
+func (f *flow) export(name string) []string {
 	f.t.Helper()
 	file := f.path(name + "-exported.tar")
 	f.ok(f.t, "podman", "export", "--output="+file, name)
-	f.record("export of "+name, listTarFile(f.t, file, f.began))
+	return listTree(f.t, file, f.began)
+}
+
+func (f *flow) recordExport(name string) {
+	f.t.Helper()
+	f.record("export of "+name, f.export(name))
 }
 
 func (f *flow) diff(name string) []string {

@@ -6,8 +6,8 @@ echo more >> /data/keep/f3
 rm /bin/touch
 mv /data/renamed-again /data/home
 rm -r /data/again
-mkdir /data/again
 chmod 711 /data/owned
+stat -c '%n %y' /data/owned # is no newer for a change of mode, or of what lies below
 chown 9:9 /data/relative
 ln /data/links/a /data/links/z
 ln -sf /x /data/new

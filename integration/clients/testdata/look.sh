@@ -1,8 +1,8 @@
-# What a process in a container sees of the tree, one line per file. Owner, mode
-# and time of a directory; of others also size, link count, device and target.
-# The client's own mounts differ from container to container.
+# What a process in a container sees of the tree, one line per file: type, mode
+# and owner, of others than directories also size, link count, device, target and
+# time. The client's own mounts differ from container to container.
 own='! -path /etc/hosts ! -path /etc/hostname ! -path /etc/resolv.conf ! -path /run/.containerenv'
-find / -xdev -type d $own -print0 | xargs -0 stat -c '%n|%F %a %u:%g|%Y'
+find / -xdev -type d $own -print0 | xargs -0 stat -c '%n %F %a %u:%g'
 find / -xdev ! -type d $own -print0 | xargs -0 stat -c '%n|%F %a %u:%g %s %h %t:%T %N|%Y'
 find / -xdev -type f $own -print0 | xargs -0 sha256sum
 # Names of one file have one inode number.
