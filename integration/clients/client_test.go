@@ -3,24 +3,13 @@
 package clients
 
 import (
-	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// patience is how long one command of a client may take. The slowest takes a
-// few seconds; more is a hang.
-const patience = 90 * time.Second
 
 // An engine is what mounts a client's layers.
 type engine struct {
@@ -29,68 +18,27 @@ type engine struct {
 	magic   int64  // what statfs(2) says of such a mount
 }
 
+// fuseOverlayMagic is the type of mounts that clients take for fuse-overlayfs.
+const fuseOverlayMagic = 0x65735546
+
 var kernelEngine = engine{"kernel overlayfs", "", unix.OVERLAYFS_SUPER_MAGIC}
 
-func laminaEngine() engine { return engine{"lamina", program, 0x65735546} }
+func laminaEngine() engine { return engine{"lamina", program, fuseOverlayMagic} }
 
 // A client is podman and buildah of one user over one engine, with a store and
 // configuration files of their own.
 type client struct {
-	account account
-	engine  engine
-	dir     string // everything of this client; closed to nobody
-	home    string // belongs to the account
-	env     []string
+	*sandbox
+	engine engine
 }
 
 // newClient writes the files that tell podman and buildah where their store is
-// and who mounts it. What the client leaves behind is cleaned up, and told.
+// and who mounts it.
 func newClient(t *testing.T, a account, e engine) *client {
 	t.Helper()
-	dir, err := os.MkdirTemp("/var/tmp", "lamina-c-") // podman takes no runroot of more than 50 bytes
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &client{account: a, engine: e, dir: dir, home: filepath.Join(dir, "home")}
+	c := &client{newSandbox(t, a, e.name, e.program), e}
 	t.Cleanup(func() { c.tearDown(t) })
-	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(c.home, 0o700), os.Mkdir(c.path("xdg"), 0o700), c.installProgram()); err != nil {
-		t.Fatal(err)
-	}
-	c.env = append([]string{
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"HOME=" + c.home,
-		"TMPDIR=/var/tmp",
-		"XDG_RUNTIME_DIR=" + c.path("xdg"),
-		"BUILDAH_ISOLATION=chroot",
-	}, c.configure(t)...)
-	return c
-}
-
-// path returns where a file of the client's user is.
-func (c *client) path(name string) string { return filepath.Join(c.home, name) }
-
-// mountProgram is the link by which the client calls the program under test.
-// Processes of it are told from all others by the directory.
-func (c *client) mountProgram() string { return filepath.Join(c.dir, "fuse-overlayfs") }
-
-func (c *client) installProgram() error {
-	if c.engine.program == "" {
-		return nil
-	}
-	text, err := os.ReadFile(c.engine.program)
-	if err != nil {
-		return err
-	}
-	return errors.Join(
-		os.WriteFile(filepath.Join(c.dir, "lamina"), text, 0o755),
-		os.Symlink("lamina", c.mountProgram()))
-}
-
-// configure writes the configuration files into the client's home, gives that to
-// its user and returns the variables that name the files.
-func (c *client) configure(t *testing.T) []string {
-	t.Helper()
-	c.useEngine(t, c.engine)
+	c.useEngine(t, e)
 	// Limits as low as those of any machine, and nothing that needs a network,
 	// a delegated cgroup or a journal.
 	c.write(t, "containers.conf", `[containers]
@@ -106,17 +54,12 @@ tmp_dir = "`+c.path("tmp")+`"
 `)
 	c.write(t, "registries.conf", "unqualified-search-registries = []\n")
 	c.write(t, ".config/containers/policy.json", `{"default": [{"type": "insecureAcceptAnything"}]}`)
-	give := func(path string, _ os.DirEntry, _ error) error {
-		return os.Lchown(path, int(c.account.uid), int(c.account.gid))
-	}
-	if err := filepath.WalkDir(c.home, give); err != nil {
-		t.Fatal(err)
-	}
-	return []string{
-		"CONTAINERS_STORAGE_CONF=" + c.path("storage.conf"),
-		"CONTAINERS_CONF=" + c.path("containers.conf"),
-		"CONTAINERS_REGISTRIES_CONF=" + c.path("registries.conf"),
-	}
+	c.env = append(c.env,
+		"BUILDAH_ISOLATION=chroot",
+		"CONTAINERS_STORAGE_CONF="+c.path("storage.conf"),
+		"CONTAINERS_CONF="+c.path("containers.conf"),
+		"CONTAINERS_REGISTRIES_CONF="+c.path("registries.conf"))
+	return c
 }
 
 // useEngine makes podman and buildah mount the layers of their store by another
@@ -136,54 +79,6 @@ func (c *client) useEngine(t testing.TB, e engine) {
 			t.Fatal(err)
 		}
 	}
-}
-
-func exists(path string) bool { _, err := os.Lstat(path); return err == nil }
-
-// write makes a file in the client's home, which belongs to its user.
-func (c *client) write(t testing.TB, name, text string) {
-	t.Helper()
-	path := c.path(name)
-	if err := errors.Join(
-		os.MkdirAll(filepath.Dir(path), 0o755),
-		os.WriteFile(path, []byte(text), 0o644),
-		os.Lchown(path, int(c.account.uid), int(c.account.gid)),
-	); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// command prepares a command of the client's user. It ends when ctx does.
-func (c *client) command(ctx context.Context, argv ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Dir, cmd.Env, cmd.SysProcAttr = c.home, c.env, c.account.credential()
-	cmd.WaitDelay = time.Second // then complain of whoever keeps the pipes open
-	return cmd
-}
-
-// try runs a command and returns what it printed; the error has what it
-// complained of.
-func (c *client) try(argv ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	cmd := c.command(ctx, argv...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("%s, %s: %q: %w\n%s%s", c.account.name, c.engine.name, argv, errors.Join(err, ctx.Err()), &stdout, &stderr)
-	}
-	return stdout.String(), nil
-}
-
-// ok runs a command that must succeed and returns what it printed, without the
-// last line end.
-func (c *client) ok(t testing.TB, argv ...string) string {
-	t.Helper()
-	out, err := c.try(argv...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.TrimSuffix(out, "\n")
 }
 
 // inside returns the command that runs argv where the client's mounts are: in
@@ -208,36 +103,16 @@ func (c *client) mounts(t testing.TB) []string {
 	return found
 }
 
-// servers returns the processes of the program under test.
-func (c *client) servers() []int {
-	var pids []int
-	links, _ := filepath.Glob("/proc/[0-9]*/exe") // the pattern is well formed
-	for _, link := range links {
-		if exe, err := os.Readlink(link); err == nil && strings.TrimSuffix(exe, " (deleted)") == filepath.Join(c.dir, "lamina") {
-			var pid int
-			fmt.Sscanf(link, "/proc/%d/", &pid)
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
-
-// checkIdle fails the test if the client left a mount, or a server five seconds
-// after its last unmount.
+// checkIdle fails the test if the client left a mount or a server.
 func (c *client) checkIdle(t testing.TB) {
 	t.Helper()
 	if left := c.mounts(t); len(left) > 0 {
-		t.Errorf("%s, %s: left mounted:\n%s", c.account.name, c.engine.name, strings.Join(left, "\n"))
+		t.Errorf("%s: left mounted:\n%s", c.label, strings.Join(left, "\n"))
 	}
-	for end := time.Now().Add(5 * time.Second); len(c.servers()) > 0; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Errorf("%s: servers run on without a mount: %v", c.account.name, c.servers())
-			return
-		}
-	}
+	c.checkNoServers(t)
 }
 
-// tearDown removes the client's containers, processes, mounts and files.
+// tearDown removes the client's containers, processes and mounts.
 func (c *client) tearDown(t *testing.T) {
 	if _, err := c.try("podman", "rm", "--all", "--force", "--time=0"); err != nil {
 		t.Log(err)
@@ -247,11 +122,5 @@ func (c *client) tearDown(t *testing.T) {
 			t.Log(err)
 		}
 	}
-	for _, pid := range c.servers() {
-		syscall.Kill(pid, syscall.SIGKILL) // gone by now, or its mount is broken anyway
-	}
 	unix.Unmount(c.path("store/overlay"), unix.MNT_DETACH) // is mounted for root only
-	if err := os.RemoveAll(c.dir); err != nil {
-		t.Log(err)
-	}
 }
