@@ -1,7 +1,6 @@
 package fusefs
 
 import (
-	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -54,10 +53,10 @@ func (s *Server) dropCaches(changed []union.Restacked) {
 	if len(changed) == 0 {
 		return
 	}
-	epoch := s.nextEpoch()
+	epoch := s.conn.nextEpoch() == nil
 	for _, c := range changed {
 		// The answers tell only whether the kernel has the object at all.
-		_ = s.kernel.InodeNotify(c.Dir.ID(), 0, 0)
+		_ = s.conn.dropInode(c.Dir.ID())
 		s.dropNames(c, !epoch)
 	}
 }
@@ -75,19 +74,6 @@ func (s *Server) dropNames(c union.Restacked, all bool) {
 		})
 	}
 	for _, name := range names {
-		_ = s.kernel.EntryNotify(c.Dir.ID(), name)
+		_ = s.conn.dropEntry(c.Dir.ID(), name)
 	}
-}
-
-// notifyIncEpoch makes the kernel look up every cached name once more
-// (FUSE_NOTIFY_INC_EPOCH in linux/fuse.h, since Linux 6.16).
-const notifyIncEpoch = 8
-
-// nextEpoch reports whether the kernel took the notification.
-func (s *Server) nextEpoch() bool {
-	var msg [16]byte // struct fuse_out_header: len, error, unique
-	binary.NativeEndian.PutUint32(msg[0:], uint32(len(msg)))
-	binary.NativeEndian.PutUint32(msg[4:], notifyIncEpoch)
-	_, err := unix.Write(s.dev.fd, msg[:])
-	return err == nil
 }

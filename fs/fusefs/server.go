@@ -30,12 +30,12 @@ type Config struct {
 // A Server is a mounted union. It serves from the moment that [Mount] returns
 // until it is unmounted, by whomever.
 type Server struct {
-	opt    mountopt.Options
-	union  *union.FS
-	raw    *rawFS
-	dev    *device
-	info   Info
-	kernel *fuse.Server
+	opt   mountopt.Options
+	union *union.FS
+	raw   *rawFS
+	dev   *device
+	info  Info
+	conn  *conn
 
 	done    chan struct{}
 	unmount sync.Mutex
@@ -60,17 +60,17 @@ func Mount(cfg Config) (*Server, error) {
 		return nil, errors.Join(err, s.union.Close())
 	}
 	s.info = s.dev.info()
-	s.kernel, err = fuse.NewServer(s.raw, fmt.Sprintf("/dev/fd/%d", s.dev.fd), s.kernelOptions(cfg.Log))
+	s.conn, err = newConn(s.dev.fd, s.raw, s.kernelOptions(cfg.Log))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("mount %s: talk to the kernel: %w", cfg.Target, err), s.dev.unmount(true), s.union.Close())
 	}
 	s.union.OnRelisted(func(dir *union.Node) {
 		// The answer tells only whether the kernel has the directory at all.
-		_ = s.kernel.InodeNotify(dir.ID(), 0, 0)
+		_ = s.conn.dropInode(dir.ID())
 	})
 	if s.writeback() {
 		// The answer tells only whether the kernel has the file at all.
-		s.raw.writeOut = func(node uint64) { _ = s.kernel.InodeNotify(node, 0, 0) }
+		s.raw.writeOut = func(node uint64) { _ = s.conn.dropInode(node) }
 	}
 	s.choosePassthrough(cfg.Log)
 	limitMemory()
@@ -79,7 +79,7 @@ func Mount(cfg Config) (*Server, error) {
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
 	go func() {
 		defer close(s.done)
-		s.kernel.Serve()
+		s.conn.serve()
 	}()
 	return s, nil
 }
@@ -95,11 +95,11 @@ func (s *Server) choosePassthrough(logger *log.Logger) {
 	if s.union.Bounded() {
 		return
 	}
-	if err := canPassThrough(s.kernel, s.union.AnyDescriptor()); err != nil {
+	if err := canPassThrough(s.conn, s.union.AnyDescriptor()); err != nil {
 		logger.Printf("passthrough=on: the kernel takes no backing files from this process (%v): data goes through the server; it needs root outside of user namespaces and Linux 6.9", err)
 		return
 	}
-	s.raw.opens.server = s.kernel
+	s.raw.opens.server = s.conn
 }
 
 // limitMemory makes the garbage collector keep less room than it would: a
