@@ -23,8 +23,8 @@ type tree struct {
 	t    testing.TB
 	buf  bytes.Buffer
 	tar  *tar.Writer
-	dirs map[string]bool
-	at   time.Time // of what is added
+	dirs map[string]bool // directories and libraries that it has
+	at   time.Time       // of what is added
 }
 
 func newTree(t testing.TB) *tree {
@@ -131,22 +131,18 @@ func (b *tree) plot() {
 // when it is removed.
 var longName = "data/" + strings.Repeat("n", 251)
 
-// busybox adds the static busybox of this machine under all its names.
+// busybox adds the busybox of this machine under all its names.
 func (b *tree) busybox() {
 	b.t.Helper()
 	host, err := exec.LookPath("busybox")
 	if err != nil {
 		b.t.Skip(err)
 	}
-	text, err := os.ReadFile(host)
-	if err != nil {
-		b.t.Fatal(err)
-	}
 	list, err := exec.Command(host, "--list").Output()
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.file("bin/busybox", 0o755, string(text))
+	b.program(host, "bin/busybox")
 	for _, applet := range strings.Fields(string(list)) {
 		if applet != "busybox" {
 			b.symlink("bin/"+applet, "busybox")
@@ -154,36 +150,39 @@ func (b *tree) busybox() {
 	}
 }
 
+// hostTool adds a program of this machine, if it has it. Else the scripts take
+// busybox's, or do without.
+func (b *tree) hostTool(name string) {
+	b.t.Helper()
+	if host, err := exec.LookPath(name); err == nil {
+		b.program(host, "usr/bin/"+name)
+	}
+}
+
 // library finds the paths in what ldd(1) prints.
 var library = regexp.MustCompile(`(/\S+) \(0x`)
 
-// hostTool adds a program of this machine and the libraries that it needs, if it
-// has it. Programs in /usr/bin come before busybox's.
-func (b *tree) hostTool(name string) {
+// program adds a program under a name, and the libraries that it needs, each once.
+func (b *tree) program(host, name string) {
 	b.t.Helper()
-	host, err := exec.LookPath(name)
-	if err != nil {
-		return // busybox has one, or the Containerfile does without
-	}
+	b.copy(host, name)
 	libs, err := exec.Command("ldd", host).Output()
 	if err != nil {
-		return // not a dynamic program
+		return // a static program
 	}
-	paths := []string{host}
 	for _, m := range library.FindAllStringSubmatch(string(libs), -1) {
-		paths = append(paths, m[1])
-	}
-	for i, p := range paths {
-		text, err := os.ReadFile(p)
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		if i == 0 {
-			p = "/usr/bin/" + name
-		}
-		if p = p[1:]; !b.dirs[p] {
-			b.dirs[p] = true // each library once
-			b.file(p, 0o755, string(text))
+		if lib := strings.TrimPrefix(m[1], "/"); !b.dirs[lib] {
+			b.dirs[lib] = true
+			b.copy(m[1], lib)
 		}
 	}
+}
+
+func (b *tree) copy(host, name string) {
+	b.t.Helper()
+	text, err := os.ReadFile(host)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.file(name, 0o755, string(text))
 }

@@ -44,6 +44,7 @@ var steps = []step{
 	{"run and diff", (*flow).runAndDiff},
 	{"commit", (*flow).commit},
 	{"other engine", (*flow).otherEngine},
+	{"restart", (*flow).restart},
 	{"five at once", (*flow).fiveAtOnce},
 	{"buildah", (*flow).buildah},
 	{"overlay volumes", (*flow).overlayVolumes},

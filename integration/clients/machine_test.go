@@ -71,7 +71,10 @@ func startInside() (int, error) {
 // settle gives the namespace what clients keep outside their store, so that they
 // share nothing with the machine's, and the cgroup hierarchy that crun asks for.
 func settle() error {
-	for _, dir := range []string{"/run", "/dev/shm"} {
+	for _, dir := range []string{"/run", "/dev/shm", "/var/lib/containers"} {
+		if !exists(dir) {
+			continue
+		}
 		if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"); err != nil {
 			return fmt.Errorf("mount a private %s: %w", dir, err)
 		}

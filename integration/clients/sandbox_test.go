@@ -47,15 +47,19 @@ func newSandbox(t *testing.T, a account, label, program string) *sandbox {
 			t.Log(err)
 		}
 	})
-	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(s.home, 0o700), os.Mkdir(s.path("xdg"), 0o700), s.install(program)); err != nil {
+	if err := errors.Join(os.Chmod(dir, 0o755), s.install(program)); err != nil {
 		t.Fatal(err)
 	}
-	s.own(t, s.home)
-	s.own(t, s.path("xdg"))
+	for _, private := range []string{s.home, s.path("xdg"), s.path("scratch")} {
+		if err := os.Mkdir(private, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		s.own(t, private)
+	}
 	s.env = []string{
 		"PATH=" + dir + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"HOME=" + s.home,
-		"TMPDIR=/var/tmp",
+		"TMPDIR=" + s.path("scratch"),
 		"XDG_RUNTIME_DIR=" + s.path("xdg"),
 	}
 	return s

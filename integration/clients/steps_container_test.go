@@ -28,6 +28,29 @@ func (f *flow) commit() {
 	f.record("what a container of the commit sees", f.look("committed"))
 }
 
+// restart stops a container that was changed from inside and from outside, and
+// starts it again. Files keep their inode numbers.
+func (f *flow) restart() {
+	const list = "find /data /srv ! -path '/data/links*' ! -type d -exec stat -c '%n %i' {} +"
+	f.write(f.t, "from-outside", "copied in\n")
+	f.ok(f.t, "podman", "run", "--detach", "--name=lasting", "image", "sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done")
+	f.ok(f.t, "podman", "exec", "lasting", "sh", "-c", "mkdir /srv; mv /data/keep /srv/keep; chmod 600 /data/long; rm -r /data/owned; echo x > /srv/keep/new")
+	f.ok(f.t, "podman", "cp", f.path("from-outside"), "lasting:/srv/keep/f0")
+	f.ok(f.t, "podman", "cp", "lasting:/srv/keep/f0", f.path("from-inside"))
+	f.record("copied in and out", []string{f.ok(f.t, "cat", "from-inside")})
+	before := f.ok(f.t, "podman", "exec", "lasting", "sh", "-c", list)
+	f.ok(f.t, "podman", "stop", "--time=5", "lasting")
+	f.checkIdle(f.t)
+	f.ok(f.t, "podman", "start", "lasting")
+	after := f.ok(f.t, "podman", "exec", "lasting", "sh", "-c", list)
+	if f.engine.program == program { // kernel overlayfs does not always keep them
+		sameLines(f.t, "inode numbers after a restart", sorted(before), sorted(after))
+	}
+	f.recordExport("lasting")
+	f.ok(f.t, "podman", "rm", "--force", "--time=0", "--volumes", "lasting")
+	f.checkIdle(f.t)
+}
+
 //go:embed testdata/one.sh
 var oneLayerScript string
 
