@@ -186,6 +186,9 @@ func (r *rawFS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut
 const (
 	fattrCtime       = 1 << 10
 	fattrKillSuidgid = 1 << 11
+
+	// fattrHints are no changes.
+	fattrHints = fuse.FATTR_FH | fuse.FATTR_LOCKOWNER
 )
 
 func (r *rawFS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
@@ -215,6 +218,16 @@ func (r *rawFS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut
 	}
 	if in.Valid&fuse.FATTR_MTIME != 0 {
 		c.Mtime = timeOf(in.Mtime, in.Mtimensec, in.Valid&fuse.FATTR_MTIME_NOW != 0)
+	}
+	// With write-back the kernel tells the times of a file that it has just
+	// renamed, linked or unlinked (fuse_flush_times). A new time of the last
+	// change alone is no reason to copy a file up.
+	if in.Valid&^fattrHints == fuse.FATTR_MTIME|fattrCtime {
+		a, err := r.union.GetAttr(n)
+		if err == nil && a.Mtime == *c.Mtime {
+			r.attr(out, &a)
+			return fuse.OK
+		}
 	}
 	a, err := r.union.SetAttr(n, c)
 	if err != nil {
