@@ -29,6 +29,7 @@ type rawFS struct {
 	// writeOut makes the kernel hand over what it holds back of a file and drop
 	// it from its cache; nil without write-back.
 	writeOut func(node uint64)
+	owners   owners
 	// opens is the passthrough profile, nil in the zero-message one.
 	opens *openTable
 }
@@ -112,11 +113,7 @@ func (r *rawFS) node(id uint64) *union.Node { return r.union.Node(id) }
 
 const stale = fuse.Status(unix.ESTALE)
 
-func caller(h *fuse.InHeader, umask uint32) union.Caller {
-	return union.Caller{UID: h.Uid, GID: h.Gid, Umask: umask}
-}
-
-func fillAttr(out *fuse.Attr, a *union.Attr) {
+func (r *rawFS) fillAttr(out *fuse.Attr, a *union.Attr) {
 	out.Ino = a.Ino
 	out.Size = uint64(a.Size)
 	out.Blocks = uint64(a.Blocks)
@@ -125,7 +122,7 @@ func fillAttr(out *fuse.Attr, a *union.Attr) {
 	out.Ctime, out.Ctimensec = uint64(a.Ctime.Sec), a.Ctime.Nsec
 	out.Mode = a.Mode
 	out.Nlink = a.Nlink
-	out.Uid, out.Gid = a.UID, a.GID
+	out.Uid, out.Gid = r.owners.user.shown(a.UID), r.owners.group.shown(a.GID)
 	out.Rdev = uint32(a.Rdev)
 	out.Blksize = a.Blksize
 }
@@ -134,12 +131,12 @@ func (r *rawFS) entry(out *fuse.EntryOut, id uint64, a *union.Attr) {
 	out.NodeId = id
 	out.SetEntryTimeout(r.timeout)
 	out.SetAttrTimeout(r.timeout)
-	fillAttr(&out.Attr, a)
+	r.fillAttr(&out.Attr, a)
 }
 
 func (r *rawFS) attr(out *fuse.AttrOut, a *union.Attr) {
 	out.SetTimeout(r.timeout)
-	fillAttr(&out.Attr, a)
+	r.fillAttr(&out.Attr, a)
 }
 
 func (r *rawFS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
@@ -203,11 +200,16 @@ func (r *rawFS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut
 	if in.Valid&fuse.FATTR_MODE != 0 {
 		c.Mode = &in.Mode
 	}
+	var err error
 	if in.Valid&fuse.FATTR_UID != 0 {
-		c.UID = &in.Owner.Uid
+		if c.UID, err = r.owners.user.change(in.Owner.Uid); err != nil {
+			return r.status(err)
+		}
 	}
 	if in.Valid&fuse.FATTR_GID != 0 {
-		c.GID = &in.Owner.Gid
+		if c.GID, err = r.owners.group.change(in.Owner.Gid); err != nil {
+			return r.status(err)
+		}
 	}
 	if in.Valid&fuse.FATTR_SIZE != 0 {
 		size := int64(in.Size)
@@ -285,7 +287,8 @@ func (r *rawFS) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) f
 	if a.Btime != (layer.Time{}) {
 		out.Mask |= unix.STATX_BTIME
 	}
-	out.Blksize, out.Nlink, out.Uid, out.Gid = a.Blksize, a.Nlink, a.UID, a.GID
+	out.Blksize, out.Nlink = a.Blksize, a.Nlink
+	out.Uid, out.Gid = r.owners.user.shown(a.UID), r.owners.group.shown(a.GID)
 	out.Mode, out.Ino, out.Size, out.Blocks = uint16(a.Mode), a.Ino, uint64(a.Size), uint64(a.Blocks)
 	out.Atime, out.Btime, out.Ctime, out.Mtime = sxTime(a.Atime), sxTime(a.Btime), sxTime(a.Ctime), sxTime(a.Mtime)
 	out.RdevMajor, out.RdevMinor = unix.Major(a.Rdev), unix.Minor(a.Rdev)

@@ -118,6 +118,9 @@ func (r *rawFS) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest 
 		return 0, stale
 	}
 	k, err := r.union.Getxattr(n, attr, dest)
+	if err == nil && isACL(attr) && r.owners.mapped() && len(dest) > 0 {
+		r.owners.showACL(dest[:k])
+	}
 	return uint32(k), r.status(err)
 }
 
@@ -139,6 +142,12 @@ func (r *rawFS) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, da
 	n := r.node(in.NodeId)
 	if n == nil {
 		return stale
+	}
+	if isACL(attr) && r.owners.mapped() {
+		var err error
+		if data, err = r.owners.storeACL(data); err != nil {
+			return r.status(err)
+		}
 	}
 	err := r.union.Setxattr(n, attr, data, int(in.Flags), in.SetXAttrFlags&setxattrKillSgid != 0)
 	return r.status(err)

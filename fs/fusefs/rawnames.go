@@ -22,7 +22,11 @@ func (r *rawFS) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fus
 	if p == nil {
 		return stale
 	}
-	n, a, err := r.union.Mknod(p, name, in.Mode, uint64(in.Rdev), caller(&in.InHeader, in.Umask))
+	c, err := r.owners.creator(&in.InHeader, in.Umask)
+	if err != nil {
+		return r.status(err)
+	}
+	n, a, err := r.union.Mknod(p, name, in.Mode, uint64(in.Rdev), c)
 	return r.made(out, n, a, err)
 }
 
@@ -32,7 +36,11 @@ func (r *rawFS) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fus
 	if p == nil {
 		return stale
 	}
-	n, a, err := r.union.Mkdir(p, name, in.Mode, caller(&in.InHeader, in.Umask))
+	c, err := r.owners.creator(&in.InHeader, in.Umask)
+	if err != nil {
+		return r.status(err)
+	}
+	n, a, err := r.union.Mkdir(p, name, in.Mode, c)
 	return r.made(out, n, a, err)
 }
 
@@ -42,7 +50,11 @@ func (r *rawFS) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string
 	if p == nil {
 		return stale
 	}
-	n, a, err := r.union.Symlink(p, name, target, caller(h, 0))
+	c, err := r.owners.creator(h, 0)
+	if err != nil {
+		return r.status(err)
+	}
+	n, a, err := r.union.Symlink(p, name, target, c)
 	return r.made(out, n, a, err)
 }
 
@@ -52,7 +64,11 @@ func (r *rawFS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *f
 	if p == nil {
 		return stale
 	}
-	n, a, err := r.union.Create(p, name, in.Mode, caller(&in.InHeader, in.Umask))
+	c, err := r.owners.creator(&in.InHeader, in.Umask)
+	if err != nil {
+		return r.status(err)
+	}
+	n, a, err := r.union.Create(p, name, in.Mode, c)
 	return r.madeOpen(out, n, a, err)
 }
 
@@ -62,7 +78,11 @@ func (r *rawFS) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOu
 	if p == nil {
 		return stale
 	}
-	n, a, err := r.union.Tmpfile(p, in.Mode, caller(&in.InHeader, in.Umask))
+	c, err := r.owners.creator(&in.InHeader, in.Umask)
+	if err != nil {
+		return r.status(err)
+	}
+	n, a, err := r.union.Tmpfile(p, in.Mode, c)
 	return r.madeOpen(out, n, a, err)
 }
 

@@ -154,7 +154,7 @@ func (s *Server) writeback() bool {
 }
 
 func newRawFS(u *union.FS, o *mountopt.Options) *rawFS {
-	r := &rawFS{RawFileSystem: fuse.NewDefaultRawFileSystem(), union: u, timeout: forever}
+	r := &rawFS{RawFileSystem: fuse.NewDefaultRawFileSystem(), union: u, timeout: forever, owners: newOwners(o)}
 	if o.Timeout != nil {
 		r.timeout = time.Duration(min(*o.Timeout, forever.Seconds()) * float64(time.Second))
 	}

@@ -107,10 +107,12 @@ const (
 	AtimeNever   Atime = "noatime"
 )
 
-// An IDMap is one extent of uidmapping or gidmapping: Length ids, shown as
-// Inside and up, stored in the layers as Outside and up.
+// An IDMap is one extent of uidmapping or gidmapping: Length ids that the
+// layers store as Stored and up and the mount shows as Shown and up. In the
+// option the stored one comes first: it is the id inside of the container whose
+// user namespace maps it to the shown one, so the container sees what is stored.
 type IDMap struct {
-	Inside, Outside, Length uint32
+	Stored, Shown, Length uint32
 }
 
 // Options are all options of a union mount. The zero value is not the default

@@ -75,7 +75,7 @@ var specs = []spec{
 	{Doc{"fsync", onOff, "pass fsync(2) to the upper (default on)"}, maybe, boolean(func(o *Options) *bool { return &o.Fsync })},
 	{Doc{"context", `an SELinux label, in double quotes if it holds a comma`, "the SELinux label of all files"}, always, setContext},
 
-	{Doc{"uidmapping", mapAccepts, "show user ids that are stored as Outside as Inside"}, always, idMap(func(o *Options) *[]IDMap { return &o.UIDMap })},
+	{Doc{"uidmapping", mapAccepts, "show user ids that the layers store as others"}, always, idMap(func(o *Options) *[]IDMap { return &o.UIDMap })},
 	{Doc{"gidmapping", mapAccepts, "the same for group ids"}, always, idMap(func(o *Options) *[]IDMap { return &o.GIDMap })},
 	{Doc{"squash_to_root", onOff, "show all files as owned by 0:0"}, maybe, boolean(func(o *Options) *bool { return &o.SquashToRoot })},
 	{Doc{"squash_to_uid", idAccepts, "show all files as owned by this user"}, always, id(func(o *Options) **uint32 { return &o.SquashUID })},
@@ -139,7 +139,7 @@ var specs = []spec{
 }
 
 const (
-	mapAccepts = "triples inside:outside:length joined by colons, such as 0:1000:1:1:100000:65536"
+	mapAccepts = "triples stored:shown:length joined by colons, such as 0:1000:1:1:100000:65536"
 	idAccepts  = "a number from 0 to 4294967294"
 )
 

@@ -103,7 +103,7 @@ func sizeShift(suffix string) (int, bool) {
 	return 0, false
 }
 
-// parseIDMap reads "inside:outside:length" triples joined by colons. Empty
+// parseIDMap reads "stored:shown:length" triples joined by colons. Empty
 // fields at the ends are skipped: podman writes a leading colon.
 func parseIDMap(value string) ([]IDMap, error) {
 	value = strings.Trim(value, ":")
@@ -121,8 +121,8 @@ func parseIDMap(value string) ([]IDMap, error) {
 			return nil, err
 		}
 		for _, other := range maps {
-			if overlap(m.Inside, other.Inside, m.Length, other.Length) ||
-				overlap(m.Outside, other.Outside, m.Length, other.Length) {
+			if overlap(m.Stored, other.Stored, m.Length, other.Length) ||
+				overlap(m.Shown, other.Shown, m.Length, other.Length) {
 				return nil, fmt.Errorf("%s overlaps %s", m, other)
 			}
 		}
@@ -141,8 +141,8 @@ func parseExtent(fields []string) (IDMap, error) {
 		}
 		n[i] = v
 	}
-	m := IDMap{Inside: n[0], Outside: n[1], Length: n[2]}
-	switch last := uint64(max(m.Inside, m.Outside)) + uint64(m.Length); {
+	m := IDMap{Stored: n[0], Shown: n[1], Length: n[2]}
+	switch last := uint64(max(m.Stored, m.Shown)) + uint64(m.Length); {
 	case m.Length == 0:
 		return IDMap{}, fmt.Errorf("%s has no length", m)
 	case last > math.MaxUint32:
@@ -157,5 +157,5 @@ func overlap(a, b, lenA, lenB uint32) bool {
 
 // String returns the extent as it is written in an option.
 func (m IDMap) String() string {
-	return fmt.Sprintf("%d:%d:%d", m.Inside, m.Outside, m.Length)
+	return fmt.Sprintf("%d:%d:%d", m.Stored, m.Shown, m.Length)
 }
