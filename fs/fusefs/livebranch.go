@@ -23,10 +23,7 @@ func (s *Server) AddLower(index int, path string) error {
 		}
 		return layerError("lower", path, err)
 	}
-	if d, err = adapt(d, &s.opt); err != nil {
-		return layerError("lower", path, err)
-	}
-	changed, err := s.union.AddLower(index, union.Branch{Name: path, Root: d})
+	changed, err := s.union.AddLower(index, union.Branch{Name: path, Root: adapt(d, &s.opt)})
 	s.dropCaches(changed)
 	return err
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/fs/layer"
+	"github.com/laminafs/lamina/fs/layer/override"
 	"github.com/laminafs/lamina/fs/mountopt"
 	"github.com/laminafs/lamina/fs/union"
 	"github.com/laminafs/lamina/whiteout"
@@ -177,11 +178,8 @@ func openUnion(o *mountopt.Options) (fs *union.FS, err error) {
 		if err != nil {
 			return union.Branch{}, layerError(what, path, err)
 		}
-		d, err = adapt(d, o)
-		if err != nil {
-			return union.Branch{}, layerError(what, path, err)
-		}
 		opened = append(opened, d)
+		d = adapt(d, o)
 		return union.Branch{Name: path, Root: d}, nil
 	}
 	for _, path := range o.Lower {
@@ -206,11 +204,11 @@ func openUnion(o *mountopt.Options) (fs *union.FS, err error) {
 		if o.Work == "" {
 			return nil, fmt.Errorf("upperdir=%s: no workdir given: name an empty directory on the same filesystem", o.Upper)
 		}
-		work, err := layer.OpenHostShared(o.Work)
+		work, err := open("work", o.Work, layer.OpenHostShared)
 		if err != nil {
-			return nil, layerError("work", o.Work, err)
+			return nil, err
 		}
-		cfg.Upper, cfg.Work = &upper, &union.Branch{Name: o.Work, Root: work}
+		cfg.Upper, cfg.Work = &upper, &work
 	} else if o.Upper != "" {
 		// Mounted read-only, the upper is only the topmost layer.
 		b, err := open("upper", o.Upper, layer.OpenHost)
@@ -221,6 +219,17 @@ func openUnion(o *mountopt.Options) (fs *union.FS, err error) {
 	}
 	opened = nil
 	return union.New(cfg)
+}
+
+// adapt puts what the options want of a layer between it and the union.
+func adapt(d layer.Dir, o *mountopt.Options) layer.Dir {
+	switch o.XattrPermissions {
+	case 1:
+		return override.Wrap(d, override.Privileged)
+	case 2:
+		return override.Wrap(d, override.Containers)
+	}
+	return d
 }
 
 // layerError says which directory cannot be used and what mends it.

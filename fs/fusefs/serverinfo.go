@@ -3,13 +3,7 @@ package fusefs
 import (
 	"fmt"
 	"strconv"
-
-	"github.com/laminafs/lamina/fs/layer"
-	"github.com/laminafs/lamina/fs/mountopt"
 )
-
-// adapt puts what the options want of a layer between it and the union.
-func adapt(d layer.Dir, o *mountopt.Options) (layer.Dir, error) { return d, nil }
 
 // Counters returns what the server has done since it was mounted.
 func (s *Server) Counters() Counters {

@@ -39,6 +39,10 @@ type Caps struct {
 	TmpFile     bool // else EOPNOTSUPP
 	Handles     bool // else EOPNOTSUPP
 	RenameFlags bool // EXCHANGE and WHITEOUT; else EINVAL
+
+	// Except names tests that an implementation does not pass on purpose, with
+	// the reason, which its documentation gives too.
+	Except map[string]string
 }
 
 // Ext4 is what ext4 can do for root.
@@ -83,6 +87,9 @@ func Run(t *testing.T, caps Caps, open func(testing.TB) layer.Dir) {
 	} {
 		for _, x := range group {
 			t.Run(x.name, func(t *testing.T) {
+				if reason := caps.Except[x.name]; reason != "" {
+					t.Skip("on purpose: " + reason)
+				}
 				root := open(t)
 				t.Cleanup(func() {
 					if err := root.Close(); err != nil {
