@@ -255,6 +255,7 @@ func unionOptions(o *mountopt.Options) union.Options {
 		Volatile:    o.Volatile || !o.Fsync,
 		NoXattrs:    o.NoXattrs,
 		StaticNlink: o.StaticNlink,
+		Ino32:       o.Ino32,
 		Self:        union.Caller{UID: uint32(unix.Geteuid()), GID: uint32(unix.Getegid())},
 		Size:        int64(o.Size),
 		Inodes:      int64(o.Inodes),

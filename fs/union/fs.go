@@ -41,6 +41,9 @@ type Options struct {
 	Volatile bool
 	// NoXattrs keeps users from reading and writing xattrs through the union.
 	NoXattrs bool
+	// Ino32 shows inode numbers that fit into 32 bits, for programs that know
+	// no larger ones. Two files may then show the same number.
+	Ino32 bool
 	// StaticNlink shows 1 as the link count of everything.
 	StaticNlink bool
 	// Whiteouts says how deletions are written.
@@ -149,6 +152,7 @@ func (fs *FS) Stats() *Stats { return &fs.stats }
 // when it fails, and closes them in Close.
 func New(cfg Config) (*FS, error) {
 	fs := &FS{opt: cfg.Options, self: cfg.Self, hardlinks: map[inoKey]*Node{}}
+	fs.inos.fold = cfg.Ino32
 	if fs.opt.MaxHandles <= 0 {
 		fs.opt.MaxHandles = 4096
 	}

@@ -1,6 +1,7 @@
 package union
 
 import (
+	"math"
 	"sync"
 
 	"github.com/laminafs/lamina/fs/layer"
@@ -16,6 +17,7 @@ const inoShift = 56
 // filesystem the numbers stay what they are. Filesystems are numbered in the
 // order of the stack, so the same stack shows the same numbers again.
 type inoSpace struct {
+	fold  bool // into 32 bits
 	mu    sync.RWMutex
 	devs  map[uint64]uint64   // device → number
 	uuids map[[16]byte]uint64 // filesystem → device
@@ -84,11 +86,13 @@ func (s *inoSpace) device(dev uint64) uint64 {
 
 // compose returns the number shown for an inode of a device.
 func (s *inoSpace) compose(dev, ino uint64) uint64 {
-	n := s.device(dev)
-	if n == 0 {
-		return ino
+	if n := s.device(dev); n != 0 {
+		ino ^= n << inoShift
 	}
-	return ino ^ n<<inoShift
+	if s.fold {
+		ino = ino&math.MaxUint32 ^ ino>>32
+	}
+	return ino
 }
 
 // fromOrigin returns the number of the lower inode that an upper object was
