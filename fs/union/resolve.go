@@ -268,6 +268,11 @@ func (w *walk) findDataOnly() error {
 // layer below can have anything to do with it, so marks that hide do not
 // matter.
 func (fs *FS) probe(rd *realDir, name string, last bool) (hit, error) {
+	if rd.br.aufs {
+		if kind, _ := whiteout.ParseAufsName(name); kind != whiteout.NotMark {
+			return hit{}, nil // a mark is no entry, as in a listing
+		}
+	}
 	h, err := rd.open(fs)
 	if err != nil {
 		return hit{}, err
