@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"encoding/binary"
+	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -121,8 +122,17 @@ func (r *rawFS) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest 
 	if err == nil && isACL(attr) && r.owners.mapped() && len(dest) > 0 {
 		r.owners.showACL(dest[:k])
 	}
+	if err == unix.ENODATA && attr == "security.selinux" && !labelled() {
+		// ls asks for the label of each file, until it hears that a filesystem
+		// has none.
+		err = unix.EOPNOTSUPP
+	}
 	return uint32(k), r.status(err)
 }
+
+// labelled tells whether files may have SELinux labels: nothing sets them where
+// the kernel does not know them.
+var labelled = sync.OnceValue(selinuxEnabled)
 
 func (r *rawFS) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
 	r.begin(opListxattr)

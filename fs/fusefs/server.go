@@ -75,9 +75,7 @@ func Mount(cfg Config) (*Server, error) {
 	}
 	s.choosePassthrough(cfg.Log)
 	limitMemory()
-	// Goroutines that wait in read(2) hold a processor each. Spare ones keep
-	// the runtime from taking them away at every request.
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
+	spareProcessors()
 	go func() {
 		defer close(s.done)
 		s.conn.serve()
@@ -111,6 +109,11 @@ func limitMemory() {
 		debug.SetGCPercent(40)
 	}
 }
+
+// spareProcessors makes up for goroutines that wait in read(2) and hold a
+// processor each: without spare ones the runtime takes theirs away at every
+// request.
+var spareProcessors = sync.OnceFunc(func() { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2) })
 
 // kernelOptions are the features that the server asks the kernel for.
 func (s *Server) kernelOptions(logger *log.Logger) *fuse.MountOptions {
