@@ -266,16 +266,17 @@ func (fs *FS) publishRegular(n *Node, s *stagedFile, meta bool, lower *layer.Sta
 			if err != nil {
 				return true, err
 			}
-			err = fs.inParent(p, n.has(stateOrigin), func(d layer.Dir) error { return s.publish(d, name, false) })
+			ino, err := fs.ownIno(n, s.file, lower)
+			if err == nil {
+				err = fs.inParent(p, n.has(stateOrigin), func(d layer.Dir) error { return s.publish(d, name, false) })
+			}
 			if err != nil {
 				if indexed {
 					fs.index.drop(n)
 				}
 				return true, err
 			}
-			if err := fs.ownIno(n, p, s.file, lower); err != nil {
-				return true, err
-			}
+			fs.renumber(n, p, ino)
 			fs.becomeUpper(n, s.handOver(), meta, indexed)
 			fs.entryIsUpper(p, name)
 			return true, nil
@@ -286,22 +287,25 @@ func (fs *FS) publishRegular(n *Node, s *stagedFile, meta bool, lower *layer.Sta
 	}
 }
 
-// ownIno gives the copy of one of several names its own inode number where the
-// names are not kept together (index=off): the others still show the lower
-// inode, and one number would say that they are one file.
-func (fs *FS) ownIno(n, p *Node, copy layer.Object, lower *layer.Stat) error {
+// ownIno returns the inode number of the copy of one of several names: its own
+// where the names are not kept together (index=off), because the others still
+// show the lower inode, and one number would say that they are one file.
+func (fs *FS) ownIno(n *Node, copy layer.Object, lower *layer.Stat) (uint64, error) {
 	if fs.index != nil || lower.Nlink <= 1 || lower.IsDir() {
-		return nil
+		return n.Ino(), nil
 	}
 	st, err := copy.Stat()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	n.ino.Store(fs.inos.compose(st.Dev, st.Ino))
-	if fs.relisted != nil {
+	return fs.inos.compose(st.Dev, st.Ino), nil
+}
+
+// renumber gives a node in directory p another inode number.
+func (fs *FS) renumber(n, p *Node, ino uint64) {
+	if n.ino.Swap(ino) != ino && fs.relisted != nil {
 		fs.relisted(p)
 	}
-	return nil
 }
 
 // becomeUpper makes an open copy the node's object. keep holds it for good,
@@ -356,7 +360,8 @@ func unshared(o layer.Object) layer.Object {
 // copyUpData completes a metacopy file in the upper.
 //
 // Crash while copying: the mark still says that the data is elsewhere. Crash
-// after the mark is gone: the data had been made durable before.
+// before the mark is gone: the file is cut to the size wanted, and its data is
+// still elsewhere. Crash after it: the data had been made durable before.
 func (fs *FS) copyUpData(n *Node, want dataWanted) error {
 	var f layer.File
 	err := fs.withObject(n, objectOps{
@@ -366,25 +371,45 @@ func (fs *FS) copyUpData(n *Node, want dataWanted) error {
 	if err != nil {
 		return err
 	}
-	keep := false
-	defer func() {
-		if !keep {
-			f.Close()
-		}
-	}()
 	st, err := f.Stat()
 	if err != nil {
+		f.Close()
 		return err
 	}
 	size := min(int64(want), st.Size)
 	if err := fs.limits.take(sizeBlocks(size), 0); err != nil {
+		f.Close()
 		return err
 	}
-	if moved, err := fs.copyFrom(n, f, size); err != nil {
+	if err := fs.fillMetacopy(n, f, &st, size); err != nil {
+		// Still a metacopy file: none of its own data counts, and if
+		// dropping it fails, it only takes up space.
+		_ = f.Truncate(0)
+		_ = f.Truncate(st.Size)
+		_ = f.SetTimes(st.Atime, st.Mtime)
+		f.Close()
 		fs.limits.give(sizeBlocks(size), 0)
 		return err
-	} else {
-		fs.stats.CopyUpBytes.Add(uint64(moved))
+	}
+	// Without the other mark this one means nothing.
+	_ = f.Removexattr(fs.opt.Prefix.Redirect())
+	n.clear(stateMetacopy)
+	n.file.replace(fs.handles, f).release()
+	return nil
+}
+
+// fillMetacopy copies the first size bytes of the data into a metacopy file
+// with attributes st, and makes it an ordinary one of that size.
+func (fs *FS) fillMetacopy(n *Node, f layer.File, st *layer.Stat, size int64) error {
+	moved, err := fs.copyFrom(n, f, size)
+	if err != nil {
+		return err
+	}
+	fs.stats.CopyUpBytes.Add(uint64(moved))
+	if size < st.Size {
+		if err := f.Truncate(size); err != nil {
+			return err
+		}
 	}
 	// Writing the data changed the times that the file had.
 	if err := f.SetTimes(st.Atime, st.Mtime); err != nil {
@@ -396,12 +421,6 @@ func (fs *FS) copyUpData(n *Node, want dataWanted) error {
 	if err := f.Removexattr(fs.opt.Prefix.Metacopy()); err != nil && err != unix.ENODATA {
 		return err
 	}
-	if err := f.Removexattr(fs.opt.Prefix.Redirect()); err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP {
-		return err
-	}
-	n.clear(stateMetacopy)
-	n.file.replace(fs.handles, f).release()
-	keep = true
 	return nil
 }
 
@@ -488,13 +507,14 @@ func (fs *FS) publishSpecial(n *Node, tmp string, dst layer.Object, lower *layer
 			if q, qname := n.where(); q != p || qname != name {
 				return false, nil
 			}
-			err := fs.inParent(p, n.has(stateOrigin), func(d layer.Dir) error {
-				return fs.work.dir.Rename(tmp, d, name, 0)
-			})
+			ino, err := fs.ownIno(n, dst, lower)
 			if err == nil {
-				err = fs.ownIno(n, p, dst, lower)
+				err = fs.inParent(p, n.has(stateOrigin), func(d layer.Dir) error {
+					return fs.work.dir.Rename(tmp, d, name, 0)
+				})
 			}
 			if err == nil {
+				fs.renumber(n, p, ino)
 				n.set(stateUpper)
 				n.clear(stateNoXattrs)
 				fs.entryIsUpper(p, name)
@@ -594,8 +614,8 @@ func (fs *FS) setOrigin(dst, src layer.Object, st *layer.Stat, n *Node) error {
 		return nil // user xattrs exist on files and directories only
 	}
 	fh, err := fs.originOf(src, st)
-	if err != nil {
-		return nil // without file handles the number is not kept
+	if err != nil || fh == nil {
+		return err // without file handles the number is not kept
 	}
 	err = dst.Setxattr(fs.opt.Prefix.Origin(), fh, 0)
 	if err == nil && !st.IsDir() {
@@ -607,14 +627,11 @@ func (fs *FS) setOrigin(dst, src layer.Object, st *layer.Stat, n *Node) error {
 	return err
 }
 
-// originOf returns the kernel's encoding of a lower inode's file handle.
+// originOf returns the kernel's encoding of a lower inode's file handle, nil
+// where it has none.
 func (fs *FS) originOf(src layer.Object, st *layer.Stat) ([]byte, error) {
-	h, err := src.Handle()
-	if err != nil {
-		return nil, err
-	}
-	fh, err := fs.inos.encode(st.Dev, h)
-	if err != nil {
+	fh, ok, err := fs.identify(src, st.Dev)
+	if err != nil || !ok {
 		return nil, err
 	}
 	return fh.Encode()

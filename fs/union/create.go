@@ -141,11 +141,11 @@ func (fs *FS) makeIn(p *Node, up layer.Dir, name string, b *birth, in *inheritan
 		}
 		// Nobody sees the name, yet the upper has it: a whiteout.
 	}
-	f, opaque, err := fs.makeStaged(p, up, name, b, in)
+	f, over, err := fs.makeStaged(p, up, name, b, in)
 	if err != nil {
 		return nil, layer.Stat{}, err
 	}
-	return fs.born(p, up, name, b, f, opaque)
+	return fs.born(p, up, name, b, f, over)
 }
 
 // makeDirect makes the object in the upper. A regular file comes back open.
@@ -164,9 +164,9 @@ func (fs *FS) makeDirect(up layer.Dir, name string, b *birth, in *inheritance) (
 	}
 }
 
-// makeStaged makes the object in the work directory and moves it over a
-// whiteout, or to a name that is free.
-func (fs *FS) makeStaged(p *Node, up layer.Dir, name string, b *birth, in *inheritance) (f layer.File, opaque bool, err error) {
+// makeStaged makes the object in the work directory and moves it to its name,
+// over a whiteout or not.
+func (fs *FS) makeStaged(p *Node, up layer.Dir, name string, b *birth, in *inheritance) (f layer.File, over bool, err error) {
 	tmp, err := fs.work.temp(func(d layer.Dir, tmp string) (err error) {
 		f, err = fs.makeDirect(d, tmp, b, in)
 		return err
@@ -198,12 +198,11 @@ func (fs *FS) makeStaged(p *Node, up layer.Dir, name string, b *birth, in *inher
 		if err != nil {
 			return fail(err)
 		}
-		opaque = true
 	}
 	if err := fs.overWhiteout(fs.work.dir, tmp, up, name, b.typ == unix.S_IFDIR && taken); err != nil {
 		return fail(err)
 	}
-	return f, opaque, nil
+	return f, taken, nil
 }
 
 // dressStaged gives a staged object what it would have got by birth in its
@@ -259,8 +258,9 @@ func (fs *FS) dress(o layer.Object, b *birth, in *inheritance) error {
 	return nil
 }
 
-// born enters a new object into the tables.
-func (fs *FS) born(p *Node, up layer.Dir, name string, b *birth, f layer.File, opaque bool) (*Node, layer.Stat, error) {
+// born enters a new object into the tables; over tells that it took the place
+// of a whiteout.
+func (fs *FS) born(p *Node, up layer.Dir, name string, b *birth, f layer.File, over bool) (*Node, layer.Stat, error) {
 	var st layer.Stat
 	var err error
 	if f != nil {
@@ -272,12 +272,13 @@ func (fs *FS) born(p *Node, up layer.Dir, name string, b *birth, f layer.File, o
 		if f != nil {
 			f.Close()
 		}
+		fs.unmake(p, up, name, b, over)
 		return nil, st, err
 	}
 	upDir := p.dir.upper.Load()
 	found := found{st: st, upper: true, top: lowerRef{upDir, name}}
 	if b.typ == unix.S_IFDIR {
-		found.upperDir = &realDir{br: upDir.br, parent: upDir, name: name, opaque: opaque}
+		found.upperDir = &realDir{br: upDir.br, parent: upDir, name: name, opaque: over && p.dir.merged()}
 		found.upperDir.noAufs.Store(true)
 	}
 	n := fs.newNode(p, name, &found)
@@ -291,12 +292,21 @@ func (fs *FS) born(p *Node, up layer.Dir, name string, b *birth, f layer.File, o
 	}
 	p.dir.table.put(entry{name: name, node: n, typ: uint16(n.typ)})
 	p.dir.gen++
-	if fs.opt.Whiteouts == WhiteoutAufs || !upDir.noAufs.Load() {
-		if err := fs.dropAufsWhiteout(upDir, up, name); err != nil {
-			return nil, st, err
-		}
-	}
+	fs.dropAufsAfter(p, up, name)
 	return n, st, nil
+}
+
+// unmake takes a new object away that could not be shown to who made it. What
+// fails here stays, and is seen by the next mount.
+func (fs *FS) unmake(p *Node, up layer.Dir, name string, b *birth, over bool) {
+	switch {
+	case b.typ == unix.S_IFDIR:
+		_ = fs.takeDirOut(p, name, &target{upper: true, lower: over}, up)
+	case over:
+		_ = fs.whiteOut(p, up, name, true)
+	default:
+		_ = up.Unlink(name)
+	}
 }
 
 // Tmpfile makes a regular file that has no name yet; Link can give it one.

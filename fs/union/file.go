@@ -110,6 +110,14 @@ func (fs *FS) Read(n *Node, p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	defer h.release()
+	if n.has(stateMetacopy) {
+		// The data may be longer than the file: a crash while it was cut.
+		st, err := fs.stat(n)
+		if err != nil {
+			return 0, err
+		}
+		p = p[:max(0, min(int64(len(p)), st.Size-off))]
+	}
 	return h.obj.ReadAt(p, off)
 }
 

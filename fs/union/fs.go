@@ -238,6 +238,9 @@ func (fs *FS) Close() error {
 		}
 	}
 	fs.handles.close()
+	if fs.whiteoutObj != nil {
+		fs.whiteoutObj.Close()
+	}
 	if fs.index != nil {
 		fs.index.close()
 	}

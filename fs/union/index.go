@@ -142,9 +142,11 @@ func (fs *FS) linkedNode(p *Node, name string, f *found) (*Node, error) {
 		e.pinObj, e.nlinkDiff = o, int(f.m.nlink.Diff)
 	}
 	if !f.upper && fs.index != nil && !fs.index.empty() {
-		if idx, err := fs.indexNameOf(f.top); err == nil {
-			n.extLocked().nlinkDiff = fs.index.count(idx)
+		idx, err := fs.indexNameOf(f.top)
+		if err != nil {
+			return nil, err
 		}
+		n.extLocked().nlinkDiff = fs.index.count(idx)
 	}
 	fs.addKey(n, key)
 	fs.nodes.add(n)
@@ -205,7 +207,8 @@ func (fs *FS) registerLinked(n *Node, st layer.Stat) {
 	fs.addKey(n, inoKey{st.Dev, st.Ino})
 }
 
-// indexNameOf returns the name that a lower inode has in the index.
+// indexNameOf returns the name that a lower inode has in the index, "" for one
+// without a file handle, which cannot be in it.
 func (fs *FS) indexNameOf(at lowerRef) (string, error) {
 	o, err := lookupAt(fs, at)
 	if err != nil {
@@ -216,15 +219,28 @@ func (fs *FS) indexNameOf(at lowerRef) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	h, err := o.Handle()
-	if err != nil {
-		return "", err
-	}
-	fh, err := fs.inos.encode(st.Dev, h)
-	if err != nil {
+	fh, ok, err := fs.identify(o, st.Dev)
+	if err != nil || !ok {
 		return "", err
 	}
 	return fh.IndexName()
+}
+
+// identify returns the handle of an object of a layer in the kernel's form;
+// false tells that the filesystem has none, or none that fits. Any other error
+// is a failure: to go on without the handle would change inode numbers, and
+// part hard links, at the next mount.
+func (fs *FS) identify(o layer.Object, dev uint64) (whiteout.FileHandle, bool, error) {
+	h, err := o.Handle()
+	if err != nil {
+		switch errnoOf(err) {
+		case unix.EOPNOTSUPP, unix.EOVERFLOW, unix.ENOSYS, unix.EPERM:
+			return whiteout.FileHandle{}, false, nil
+		}
+		return whiteout.FileHandle{}, false, err
+	}
+	fh, err := fs.inos.encode(dev, h)
+	return fh, err == nil, nil
 }
 
 // indexedNode returns the node of a lower object whose inode was copied up
@@ -232,7 +248,7 @@ func (fs *FS) indexNameOf(at lowerRef) (string, error) {
 func (fs *FS) indexedNode(p *Node, name string, f *found, key inoKey) (*Node, error) {
 	idx, err := fs.indexNameOf(f.top)
 	if err != nil || !fs.index.has(idx) {
-		return nil, nil // without file handles nothing is in the index
+		return nil, err
 	}
 	o, err := fs.index.dir.Lookup(idx)
 	if err != nil {
@@ -289,8 +305,8 @@ func (fs *FS) indexStaged(n *Node, s *stagedFile, lower *layer.Stat) (bool, erro
 		return false, nil
 	}
 	idx, err := fs.indexNameOf(n.lowerPlace())
-	if err != nil {
-		return true, nil
+	if err != nil || idx == "" {
+		return err == nil, err
 	}
 	n.mu.Lock()
 	diff := n.extLocked().nlinkDiff + int(lower.Nlink) - 2 // its names: this one and that in the index
@@ -380,6 +396,18 @@ func (fs *FS) changeLinks(n *Node, by int) error {
 	n.ext.nlinkDiff += by
 	diff := n.ext.nlinkDiff
 	n.mu.Unlock()
+	err := fs.noteLinks(n, diff)
+	if err != nil {
+		n.mu.Lock()
+		n.ext.nlinkDiff -= by
+		n.mu.Unlock()
+	}
+	return err
+}
+
+// noteLinks writes down what the link count of a node has beyond the object's
+// own: with the copy, or beside the index while there is none.
+func (fs *FS) noteLinks(n *Node, diff int) error {
 	if n.has(stateIndexed) {
 		mark := whiteout.Nlink{Upper: true, Diff: int32(diff)}.Encode()
 		return fs.withObject(n, objectOps{open: func(o layer.Object) error {
@@ -390,8 +418,8 @@ func (fs *FS) changeLinks(n *Node, by int) error {
 		return nil
 	}
 	idx, err := fs.indexNameOf(n.lowerPlace())
-	if err != nil {
-		return nil
+	if err != nil || idx == "" {
+		return err
 	}
 	return fs.index.setCount(fs.work, idx, diff)
 }

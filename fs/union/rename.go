@@ -226,11 +226,17 @@ func (r *renaming) move() error {
 		r.swapped()
 		return nil
 	}
+	restore := func() {}
 	if d := r.dst.node; d != nil && d.dir != nil {
 		d.dir.mu.Lock()
 		defer d.dir.mu.Unlock()
-		if err := r.clearTarget(d); err != nil {
+		old, err := r.clearTarget(d)
+		if err != nil {
 			return err
+		}
+		if old != "" {
+			defer fs.work.remove(old)
+			restore = func() { _ = fs.work.dir.Rename(old, r.nup, r.nname, unix.RENAME_EXCHANGE) }
 		}
 	}
 	if d := r.dst.node; d != nil && d.dir == nil {
@@ -244,6 +250,7 @@ func (r *renaming) move() error {
 		}
 	}
 	if err := r.replace(); err != nil {
+		restore()
 		if d := r.dst.node; d != nil && d.dir == nil {
 			fs.undropLink(d, r.dst.upper)
 		}
@@ -376,53 +383,66 @@ func originPath(n *Node) []string {
 }
 
 // clearTarget makes sure that a target directory is empty, also of whiteouts,
-// so that the source can be renamed over it. Its lock is held for writing.
+// so that the source can be renamed over it. Its lock is held for writing. It
+// returns the name in the work directory to which it has moved a directory full
+// of whiteouts, "" where that was not needed.
 //
 // Crash after the exchange: the target is an empty opaque directory, as it was
 // to the eye.
-func (r *renaming) clearTarget(n *Node) error {
+func (r *renaming) clearTarget(n *Node) (old string, err error) {
 	fs := r.fs
 	if err := fs.emptyLocked(n); err != nil {
-		return err
+		return "", err
 	}
 	if !r.dst.upper {
-		return nil
+		return "", nil
 	}
 	rd := n.dir.upper.Load()
 	if err := rd.keep(fs); err != nil {
-		return err
+		return "", err
 	}
 	h, err := rd.open(fs)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer h.release()
 	list, err := h.obj.ReadDir()
 	if err != nil || len(list) == 0 {
-		return err
+		return "", err
 	}
 	st, err := h.obj.Stat()
 	if err != nil {
-		return err
+		return "", err
 	}
 	tmp, err := fs.work.temp(func(d layer.Dir, tmp string) error { return d.Mkdir(tmp, st.Mode&0o7777) })
 	if err != nil {
-		return err
+		return "", err
 	}
+	if err := r.exchangeForEmpty(tmp, h.obj, &st, n); err != nil {
+		fs.work.remove(tmp)
+		return "", err
+	}
+	return tmp, nil
+}
+
+// exchangeForEmpty makes a new directory like the target and puts it in its
+// place.
+func (r *renaming) exchangeForEmpty(tmp string, old layer.Dir, st *layer.Stat, n *Node) error {
+	fs := r.fs
 	empty, err := fs.work.dir.OpenDir(tmp)
 	if err != nil {
-		fs.work.remove(tmp)
 		return err
 	}
 	defer empty.Close()
-	if err = fs.copyAttributes(empty, h.obj, &st, n); err == nil && fs.opt.Whiteouts != WhiteoutAufs {
-		err = fs.markOpaque(empty)
+	if err := fs.copyAttributes(empty, old, st, n); err != nil {
+		return err
 	}
-	if err == nil {
-		err = fs.work.dir.Rename(tmp, r.nup, r.nname, unix.RENAME_EXCHANGE)
+	if fs.opt.Whiteouts != WhiteoutAufs {
+		if err := fs.markOpaque(empty); err != nil {
+			return err
+		}
 	}
-	fs.work.remove(tmp)
-	return err
+	return fs.work.dir.Rename(tmp, r.nup, r.nname, unix.RENAME_EXCHANGE)
 }
 
 // replace moves the source to its new name, over whatever the upper has there,

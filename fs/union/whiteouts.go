@@ -43,7 +43,10 @@ func (fs *FS) overWhiteout(from layer.Dir, oldName string, to layer.Dir, newName
 	if err != nil {
 		return err
 	}
-	return from.Unlink(oldName)
+	// Done. A whiteout that stays is of a name that no lower layer shows, or
+	// lies in the work directory.
+	_ = from.Unlink(oldName)
+	return nil
 }
 
 // whiteOut hides a name of p that lower layers have; replace tells that the

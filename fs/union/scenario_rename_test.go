@@ -1,0 +1,64 @@
+package union_test
+
+import "golang.org/x/sys/unix"
+
+var fileRenames = []*scenario{
+	{name: "rename lower file", op: rename("low", "new", 0), from: "low"},
+	{name: "rename lower file elsewhere", op: rename("dir/sub/z", "only/z", 0), from: "dir/sub/z"},
+	{name: "rename lower over lower", op: rename("low", "f", 0), from: "low"},
+	{name: "rename lower over merged", op: rename("low", "over", 0), from: "low"},
+	{name: "rename lower over upper", op: rename("low", "own", 0), from: "low"},
+	{name: "rename lower over whiteout", op: rename("low", "gone", 0), from: "low"},
+	{name: "rename merged file", op: rename("over", "dir/new", 0), from: "over"},
+	{name: "rename upper file", op: rename("own", "new", 0)},
+	{name: "rename upper over lower", op: rename("own", "low", 0)},
+	{name: "rename upper over merged", op: rename("own", "over", 0)},
+	{name: "rename upper over whiteout", op: rename("own", "gone", 0)},
+	{name: "rename upper over copied up", prep: chmod("low", 0o600), op: rename("own", "low", 0)},
+	{name: "rename symlink", op: rename("link", "dir/new", 0), from: "link"},
+	{name: "rename pipe over file", op: rename("pipe", "low", 0), from: "pipe"},
+	{name: "rename with NOREPLACE", op: rename("low", "new", unix.RENAME_NOREPLACE), from: "low"},
+	{name: "rename upper with NOREPLACE over whiteout", op: rename("own", "gone", unix.RENAME_NOREPLACE)},
+	{name: "exchange lower files", op: rename("low", "f", unix.RENAME_EXCHANGE)},
+	{name: "exchange lower and upper file", op: rename("low", "own", unix.RENAME_EXCHANGE)},
+	{name: "exchange across directories", op: rename("dir/x", "only/a", unix.RENAME_EXCHANGE)},
+	{name: "exchange file and upper directory", op: rename("own", "owndir", unix.RENAME_EXCHANGE)},
+	{name: "exchange file and merged directory", op: rename("dir/sub/z", "dir", unix.RENAME_EXCHANGE), only: never},
+	{name: "exchange lower file and lower directory", op: rename("low", "only", unix.RENAME_EXCHANGE), only: formatHas},
+	{name: "rename and leave a whiteout", op: rename("own", "new", unix.RENAME_WHITEOUT), from: "own"},
+	{name: "rename lower and leave a whiteout", op: rename("low", "new", unix.RENAME_WHITEOUT), from: "low"},
+	{name: "rename and leave a whiteout over a file", op: rename("own", "low", unix.RENAME_WHITEOUT), from: "own"},
+}
+
+// never keeps a line that would be refused: a directory cannot come below itself.
+func never(*variant) bool { return false }
+
+var dirRenames = []*scenario{
+	{name: "rename upper directory", op: rename("owndir", "new", 0)},
+	{name: "rename upper directory into merged one", op: rename("owndir", "dir/new", 0)},
+	{name: "rename upper directory over whiteout", op: rename("owndir", "gone", 0)},
+	{name: "rename upper directory over whited out directory", op: rename("owndir", "gonedir", 0)},
+	{name: "rename upper directory over lower one", op: rename("owndir", "void", 0)},
+	{name: "rename upper directory over merged one", op: rename("owndir", "void2", 0)},
+	{name: "rename upper directory over copied up one", prep: chmod("void", 0o755), op: rename("owndir", "void", 0)},
+	{name: "rename upper directory over upper one", op: rename("owndir", "empty", 0)},
+	{name: "rename directory over one full of whiteouts", op: rename("owndir", "only", 0),
+		prep: seq(unlink("only/b/c"), rmdir("only/b"), unlink("only/a"))},
+	{name: "rename directory made over whiteout", prep: mkdir("gonedir", 0o755, 0), op: rename("gonedir", "new", 0), from: "gonedir"},
+	{name: "rename lower directory", op: rename("only", "new", 0), from: "only", only: formatHas},
+	{name: "rename merged directory", op: rename("dir", "new", 0), from: "dir", only: formatHas},
+	{name: "rename merged directory elsewhere", op: rename("dir", "only/new", 0), from: "dir", only: formatHas},
+	{name: "rename lower directory over whiteout", op: rename("only", "gonedir", 0), from: "only", only: formatHas},
+	{name: "rename lower directory over empty one", op: rename("only", "void", 0), from: "only", only: formatHas},
+	{name: "rename lower directory over upper one", op: rename("only", "empty", 0), from: "only", only: formatHas},
+	{name: "rename opaque directory", op: rename("opq", "new", 0), from: "opq", only: formatHas},
+	{name: "rename below a renamed directory", prep: rename("only", "new", 0), op: rename("new/b", "dir/b", 0), from: "new/b",
+		only: formatHas},
+	{name: "rename again", prep: rename("dir", "new", 0), op: rename("new", "only/third", 0), from: "new", only: formatHas},
+	{name: "rename back", prep: rename("only", "new", 0), op: rename("new", "only", 0), from: "new", only: formatHas},
+	{name: "exchange directories", op: rename("dir", "only", unix.RENAME_EXCHANGE), only: formatHas},
+	{name: "exchange upper and lower directory", op: rename("owndir", "only", unix.RENAME_EXCHANGE), only: formatHas},
+	{name: "exchange deep directories", op: rename("dir/sub", "only/b", unix.RENAME_EXCHANGE), only: formatHas},
+	{name: "copy up below a renamed directory", prep: rename("only", "new", 0), op: chmod("new/b/c", 0o600), only: formatHas},
+	{name: "rename directory and leave a whiteout", op: rename("only", "new", unix.RENAME_WHITEOUT), from: "only", only: formatHas},
+}

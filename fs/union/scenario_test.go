@@ -1,0 +1,399 @@
+package union_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/fs/layer"
+	"github.com/laminafs/lamina/fs/layer/memlayer"
+	"github.com/laminafs/lamina/fs/union"
+)
+
+// A scenario is one change of a small union. The tests of faults and of crashes
+// interrupt it at every step.
+type scenario struct {
+	name   string
+	layers string               // more lines for the layers l0 (on top), l1 and up, see baseLayers
+	opt    func(*union.Options) // beyond those of the variant
+	prep   op                   // brings about the state in which the change begins
+	op     op                   // the change
+	// half are changes after which an interrupted op may stop as well, by the
+	// reason why that is right.
+	half map[string]op
+	// from is the path that a rename takes away: where the upper cannot move
+	// and leave a whiteout in one step, both names may be found after a crash.
+	from string
+	// only says for which variants the scenario is meant; nil: all.
+	only func(*variant) bool
+}
+
+// op does something to a union, by paths.
+type op func(*tree) error
+
+// baseLayers are the layers of all scenarios: something of each type in each
+// position.
+const baseLayers = `
+l0 d 0755
+l1 d 0755
+up d 0755
+work d 0755
+l0/f         f 0644 "top of f" uid=5 gid=6 user.a="1" mtime=1000.5
+l1/f         f 0600 "bottom of f"
+l1/low       f 0640 "lower data" uid=7 mtime=2000 security.x="s"
+l1/suid      f 6755 "#!suid" uid=5
+l0/dir       d 2750 uid=3 gid=4 user.dir="d" mtime=500
+l0/dir/x     f "x in l0"
+l1/dir/y     f "y in l1"
+l1/dir/sub/z f "z"
+l0/dir/cut   c 0 0:0
+l1/dir/cut   f "cut"
+l1/only/a    f "a"
+l1/only/b/c  f "c"
+l1/link      l dir/x uid=9
+l1/pipe      p 0600 uid=8
+l1/sock      s 0611
+l1/null      c 0666 1:3
+l1/blk       b 0660 8:1
+l0/gone      c 0 0:0
+l1/gone      f "below a whiteout"
+l0/gonedir   c 0 0:0
+l1/gonedir/in f "hidden"
+l0/opq       d trusted.overlay.opaque="y"
+l0/opq/new   f "new"
+l1/opq/old   f "old"
+l1/h1        f 0644 "linked" mtime=3000
+l1/h2        h l1/h1
+l1/dir/h3    h l1/h1
+l1/void      d 0711
+l0/void2     d 0700
+l1/void2     d 0755
+up/own       f "own"
+up/owndir/in f "in"
+up/empty     d
+l1/over      f "lower under upper"
+up/over      f 0600 "upper over lower"
+l1/merged/l  f "l"
+up/merged/u  f "u"
+`
+
+// A variant is a way of keeping the layers.
+type variant struct {
+	name string
+	mem  memlayer.Options
+	xdev bool // the lowers lie on another filesystem
+	opt  union.Options
+	// splits tells that a rename which leaves a whiteout takes two steps.
+	splits bool
+}
+
+var variants = []*variant{
+	{name: "device", opt: union.Options{Whiteouts: union.WhiteoutDevice, Redirect: true}},
+	{name: "xdev", xdev: true, opt: union.Options{Whiteouts: union.WhiteoutDevice, Redirect: true}},
+}
+
+func (v *variant) aufs() bool { return v.opt.Whiteouts == union.WhiteoutAufs }
+
+// disks are the filesystems below a union.
+type disks struct{ upper, lower *memlayer.FS } // lower is the same as upper unless xdev
+
+func (d disks) each(f func(*memlayer.FS)) {
+	f(d.upper)
+	if d.lower != d.upper {
+		f(d.lower)
+	}
+}
+
+// lowers describes the read-only layers, to see that nobody writes to them.
+func (d disks) lowers(t *testing.T) string {
+	t.Helper()
+	return dumpDir(t, d.lower, "l0") + dumpDir(t, d.lower, "l1")
+}
+
+func dumpDir(t *testing.T, fs *memlayer.FS, path string) string {
+	t.Helper()
+	dir := fs.Dir(path)
+	defer dir.Close()
+	text, err := memlayer.Dump(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func (s *scenario) disks(v *variant) disks {
+	text := baseLayers + s.layers
+	if !v.xdev {
+		fs := memlayer.New(v.mem)
+		fs.MustBuild(text)
+		return disks{fs, fs}
+	}
+	var upper, lower strings.Builder
+	for _, line := range strings.Split(text, "\n") {
+		if strings.HasPrefix(strings.TrimSpace(line), "l") {
+			lower.WriteString(line + "\n")
+		} else {
+			upper.WriteString(line + "\n")
+		}
+	}
+	d := disks{memlayer.New(v.mem), memlayer.New(v.mem)}
+	d.upper.MustBuild(upper.String())
+	d.lower.MustBuild(lower.String())
+	return d
+}
+
+// mount builds the union of a scenario.
+func (s *scenario) mount(v *variant, d disks) (*tree, error) {
+	o := v.opt
+	if s.opt != nil {
+		s.opt(&o)
+	}
+	fs, err := union.New(union.Config{
+		Lowers:  []union.Branch{{Name: "l0", Root: d.lower.Dir("l0")}, {Name: "l1", Root: d.lower.Dir("l1")}},
+		Upper:   &union.Branch{Name: "up", Root: d.upper.Dir("up")},
+		Work:    &union.Branch{Name: "work", Root: d.upper.Dir("work")},
+		Options: o,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &tree{FS: fs}, nil
+}
+
+func (s *scenario) mustMount(t *testing.T, v *variant, d disks) *tree {
+	t.Helper()
+	u, err := s.mount(v, d)
+	if err != nil {
+		t.Fatalf("mount: %v", err)
+	}
+	return u
+}
+
+// tree is a union that is used by paths, as a program does.
+type tree struct {
+	*union.FS
+	held []*union.Node // nodes that the kernel would remember
+}
+
+// walk calls use with the node of a path.
+func (u *tree) walk(path string, use func(*union.Node) error) error {
+	n := u.Root()
+	var refs []*union.Node
+	defer func() {
+		for i := len(refs) - 1; i >= 0; i-- {
+			u.Forget(refs[i], 1)
+		}
+	}()
+	for _, name := range strings.FieldsFunc(path, func(r rune) bool { return r == '/' }) {
+		var err error
+		if n, _, err = u.Lookup(n, name); err != nil {
+			return err
+		}
+		refs = append(refs, n)
+	}
+	return use(n)
+}
+
+// in calls use with the directory of a path and the last name.
+func (u *tree) in(path string, use func(dir *union.Node, name string) error) error {
+	dir, name := "", path
+	if i := strings.LastIndexByte(path, '/'); i >= 0 {
+		dir, name = path[:i], path[i+1:]
+	}
+	return u.walk(dir, func(n *union.Node) error { return use(n, name) })
+}
+
+// hold looks up everything and remembers it, as a kernel with a large cache
+// does: what follows finds its nodes in memory.
+func (u *tree) hold(t *testing.T) {
+	t.Helper()
+	var down func(*union.Node)
+	down = func(dir *union.Node) {
+		var names []string
+		if err := u.ReadDir(dir, 0, func(l union.Listed) bool { names = append(names, l.Name); return true }); err != nil {
+			t.Fatalf("list: %v", err)
+		}
+		for _, name := range names {
+			n, _, err := u.Lookup(dir, name)
+			if err != nil {
+				t.Fatalf("look up %q: %v", name, err)
+			}
+			u.held = append(u.held, n)
+			if n.IsDir() {
+				down(n)
+			}
+		}
+	}
+	down(u.Root())
+}
+
+// unmount forgets what is remembered and closes the union; it fails if nodes or
+// handles are left.
+func (u *tree) unmount(t *testing.T, d disks) {
+	t.Helper()
+	for i := len(u.held) - 1; i >= 0; i-- {
+		u.Forget(u.held[i], 1)
+	}
+	if n := u.Nodes(); n != 1 {
+		t.Errorf("%d nodes are left when all are forgotten, want the root only", n)
+	}
+	if err := u.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	d.each(func(fs *memlayer.FS) {
+		if open := fs.Open(); len(open) > 0 {
+			t.Errorf("handles are left open: %q", open)
+		}
+	})
+}
+
+// The changes that scenarios are made of.
+
+func seq(ops ...op) op {
+	return func(u *tree) error {
+		for _, o := range ops {
+			if err := o(u); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+func at(path string, use func(*tree, *union.Node) error) op {
+	return func(u *tree) error {
+		return u.walk(path, func(n *union.Node) error { return use(u, n) })
+	}
+}
+
+func setattr(path string, c union.Change) op {
+	return at(path, func(u *tree, n *union.Node) error { _, err := u.SetAttr(n, c); return err })
+}
+
+func chmod(path string, mode uint32) op { return setattr(path, union.Change{Mode: &mode}) }
+
+func chown(path string, uid uint32) op { return setattr(path, union.Change{UID: &uid}) }
+
+func truncate(path string, size int64) op { return setattr(path, union.Change{Size: &size}) }
+
+func touch(path string, sec int64) op {
+	return setattr(path, union.Change{Atime: &layer.Time{Sec: sec}, Mtime: &layer.Time{Sec: sec}})
+}
+
+func write(path, text string, off int64) op {
+	return at(path, func(u *tree, n *union.Node) error {
+		k, err := u.Write(n, []byte(text), off, true)
+		if err == nil && k != len(text) {
+			return fmt.Errorf("%d bytes written of %d: %w", k, len(text), unix.ENOSPC)
+		}
+		return err
+	})
+}
+
+func fsync(path string) op {
+	return at(path, func(u *tree, n *union.Node) error { return u.Fsync(n, false) })
+}
+
+func setxattr(path, attr, value string) op {
+	return at(path, func(u *tree, n *union.Node) error { return u.Setxattr(n, attr, []byte(value), 0, false) })
+}
+
+func removexattr(path, attr string) op {
+	return at(path, func(u *tree, n *union.Node) error { return u.Removexattr(n, attr) })
+}
+
+func link(from, to string) op {
+	return at(from, func(u *tree, n *union.Node) error {
+		return u.in(to, func(dir *union.Node, name string) error { _, err := u.Link(n, dir, name); return err })
+	})
+}
+
+func rename(from, to string, flags uint) op {
+	return func(u *tree) error {
+		return u.in(from, func(od *union.Node, oname string) error {
+			return u.in(to, func(nd *union.Node, nname string) error { return u.Rename(od, oname, nd, nname, flags) })
+		})
+	}
+}
+
+func unlink(path string) op {
+	return func(u *tree) error { return u.in(path, u.Unlink) }
+}
+
+func rmdir(path string) op {
+	return func(u *tree) error { return u.in(path, u.Rmdir) }
+}
+
+// made gives back the reference that comes with a new object.
+func made(u *tree, n *union.Node, err error) error {
+	if err == nil {
+		u.Forget(n, 1)
+	}
+	return err
+}
+
+func create(path string, mode uint32, by uint32) op {
+	return func(u *tree) error {
+		return u.in(path, func(dir *union.Node, name string) error {
+			n, _, err := u.Create(dir, name, mode, union.Caller{UID: by, GID: by, Umask: 0o022})
+			return made(u, n, err)
+		})
+	}
+}
+
+func mkdir(path string, mode uint32, by uint32) op {
+	return func(u *tree) error {
+		return u.in(path, func(dir *union.Node, name string) error {
+			n, _, err := u.Mkdir(dir, name, mode, union.Caller{UID: by, GID: by, Umask: 0o022})
+			return made(u, n, err)
+		})
+	}
+}
+
+func mknod(path string, mode uint32, rdev uint64, by uint32) op {
+	return func(u *tree) error {
+		return u.in(path, func(dir *union.Node, name string) error {
+			n, _, err := u.Mknod(dir, name, mode, rdev, union.Caller{UID: by, GID: by})
+			return made(u, n, err)
+		})
+	}
+}
+
+func symlink(target, path string, by uint32) op {
+	return func(u *tree) error {
+		return u.in(path, func(dir *union.Node, name string) error {
+			n, _, err := u.Symlink(dir, name, target, union.Caller{UID: by, GID: by})
+			return made(u, n, err)
+		})
+	}
+}
+
+func tmpfile(to, text string) op {
+	return func(u *tree) error {
+		return u.in(to, func(dir *union.Node, name string) error {
+			n, _, err := u.Tmpfile(dir, 0o644, union.Caller{UID: 1000, GID: 1000})
+			if err != nil {
+				return err
+			}
+			defer u.Forget(n, 1)
+			if _, err := u.Write(n, []byte(text), 0, false); err != nil {
+				return err
+			}
+			if err := u.Fsync(n, false); err != nil {
+				return err
+			}
+			_, err = u.Link(n, dir, name)
+			return err
+		})
+	}
+}
+
+// errnoOf returns the errno inside of err, 0 where there is none.
+func errnoOf(err error) unix.Errno {
+	var e unix.Errno
+	errors.As(err, &e)
+	return e
+}
