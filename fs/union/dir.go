@@ -161,11 +161,23 @@ func (d *dirNode) parts(f func(*realDir) (bool, error)) error {
 // it means nothing, as in the kernel.
 func (d *dirNode) readRootMarks(fs *FS) {
 	for _, b := range fs.allBranches() {
-		if h, err := b.root.open(fs); err == nil {
-			m, err := fs.readMarks(objectXattrs{h.obj})
-			b.root.xattrWhiteouts = err == nil && m.xattrWhiteouts
-			d.impure = d.impure || b.upper && m.impure
-			h.release()
-		}
+		m := fs.readBranchMarks(b)
+		d.impure = d.impure || b.upper && m.impure
 	}
+}
+
+// readBranchMarks reads the marks of one layer's root; one that cannot be read
+// has none.
+func (fs *FS) readBranchMarks(b *branch) marks {
+	h, err := b.root.open(fs)
+	if err != nil {
+		return marks{}
+	}
+	defer h.release()
+	m, err := fs.readMarks(objectXattrs{h.obj})
+	if err != nil {
+		return marks{}
+	}
+	b.root.xattrWhiteouts = m.xattrWhiteouts
+	return m
 }

@@ -35,6 +35,7 @@ func (fs *FS) AddLower(index int, b Branch) ([]Restacked, error) {
 		b.Root.Close()
 		return nil, fmt.Errorf("union: layer %s: %w", b.Name, err)
 	}
+	fs.readBranchMarks(br)
 	return fs.restack(slices.Insert(slices.Clone(fs.lowers), index, br)), nil
 }
 
