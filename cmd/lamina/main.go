@@ -1,4 +1,4 @@
-// Lamina mounts stacks of layers.
+// Command lamina mounts stacks of layers.
 //
 // One binary answers to several names, and to several ways of being called:
 //
