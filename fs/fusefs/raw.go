@@ -188,15 +188,21 @@ const (
 	fattrHints = fuse.FATTR_FH | fuse.FATTR_LOCKOWNER
 )
 
+// keepsPriv tells the requests to set nothing apart: chown(-1, -1) and those
+// who write and may not keep suid and sgid take both away, root, whose write has
+// cost the file its capabilities (__remove_privs), keeps them. Only with
+// write-back does a chown come with a time.
+func (r *rawFS) keepsPriv(in *fuse.SetAttrIn) bool {
+	return in.Valid == 0 && in.Caller.Uid == 0 && r.writeOut != nil
+}
+
 func (r *rawFS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	r.begin(opSetattr)
 	n := r.node(in.NodeId)
 	if n == nil {
 		return stale
 	}
-	// A request to set nothing comes from chown(-1, -1) and from writes that
-	// have to take privileges away.
-	c := union.Change{KillPriv: in.Valid&fattrKillSuidgid != 0 || in.Valid&^fattrCtime == 0}
+	c := union.Change{KillPriv: in.Valid&fattrKillSuidgid != 0 || in.Valid&^fattrCtime == 0 && !r.keepsPriv(in)}
 	if in.Valid&fuse.FATTR_MODE != 0 {
 		c.Mode = &in.Mode
 	}
