@@ -1,0 +1,97 @@
+//go:build integration
+
+package kernel
+
+import (
+	"regexp"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// A keptDifference is one that lamina has on purpose, or that the kernel's FUSE
+// side makes.
+type keptDifference struct {
+	what, why string
+	match     func(d *difference) bool
+	// ends tells that the trees go on to differ, so that the run must end.
+	ends bool
+}
+
+// kept lists all of them.
+var kept = []keptDifference{
+	{what: "whiteouts that hide nothing are not listed",
+		why:   "the kernel lists a directory of one layer as it lies there, with whiteouts that it then does not find",
+		match: func(d *difference) bool { return d.field == "ghosts" && d.lamina == "" }},
+	{what: "d_ino is st_ino over several filesystems too",
+		why:   "POSIX; the kernel composes numbers only if it finds free bits",
+		match: func(d *difference) bool { return d.field == "d_ino" && d.lamina == "" }},
+	{what: "changing a file that has no name left",
+		why: "with an index the kernel refuses some with EEXIST, because the copy has no name to be known by",
+		match: func(d *difference) bool {
+			return strings.Contains(d.kernel, "EEXIST") && !strings.Contains(d.lamina, "EEXIST") && unnamed(d)
+		}},
+	{what: "a file without a name has no links",
+		why: "POSIX; the kernel shows the count of a lower file that was not copied up",
+		match: func(d *difference) bool {
+			return unnamed(d) && strings.ReplaceAll(d.kernel, "nlink 1", "nlink 0") == d.lamina
+		}},
+	{what: "without an index, a file leaves its other names when it is changed",
+		why: "the kernel copies up when a file is opened for writing, lamina when it is written to; st_nlink differs between the two",
+		match: func(d *difference) bool {
+			return !d.config.index && nlink.ReplaceAllString(d.kernel, "") == nlink.ReplaceAllString(d.lamina, "")
+		}},
+	{what: "xattr whiteouts that hide nothing do not fill a directory",
+		why: "the kernel looks for them only in directories that something lies below, and cannot remove the others",
+		match: func(d *difference) bool {
+			return d.kernel == "ENOTEMPTY" && d.lamina == "ok" && d.config.lowerFormat == formatXattr
+		}, ends: true},
+	{what: "redirects longer than 256 bytes",
+		why:   "the kernel gives up with EXDEV (fs/overlayfs/dir.c, ovl_set_redirect) and has no trouble reading them",
+		match: func(d *difference) bool { return d.kernel == "EXDEV" && len(d.op.A)+len(d.op.B) > 200 }, ends: true},
+	{what: "under write-back the kernel keeps the mtime of what it gathers",
+		why: "and tells the server neither of a truncation to the same size nor of a write within the tick of the last change; what is stored is the time of the server's write, moments later",
+		match: func(d *difference) bool {
+			return d.field == "mtime" && strings.HasPrefix(d.after, "written by lamina") && d.kernel > d.lamina && !strings.Contains(d.config.served, "writeback=0")
+		}},
+	{what: "removing one name of a lower file copies nothing up",
+		why: "so the kernel, which notes the link count in the copy, counts names that lamina has removed",
+		match: func(d *difference) bool {
+			return d.field == "nlink" && strings.HasPrefix(d.after, "written by lamina") && d.kernel > d.lamina
+		}},
+	{what: "the mtime survives when the data of a metacopy file arrives",
+		why:   "opening for writing changes no time (POSIX); the kernel's late copy of the data does",
+		match: func(d *difference) bool { return d.field == "mtime" && d.config.metacopy && d.kernel > d.lamina }},
+}
+
+var nlink = regexp.MustCompile(` nlink \d+`)
+
+// unnamed reports whether the operation may have been on a descriptor of an
+// unlinked file.
+func unnamed(d *difference) bool { return d.op.Do == "unlinked" || verbs[d.op.Do].onSlot }
+
+func keptRow(d *difference) *keptDifference {
+	for i := range kept {
+		if kept[i].match(d) {
+			return &kept[i]
+		}
+	}
+	return nil
+}
+
+// forKernel returns the operation that makes the kernel do what lamina does.
+//
+// RENAME_WHITEOUT is refused by kernel overlayfs, which needs it for itself;
+// what a union shows after it is what a plain rename leaves. Ranges cannot be
+// collapsed or inserted through FUSE: the kernel refuses before lamina is asked.
+func forKernel(o op) op {
+	switch o.Do {
+	case "rename flags":
+		o.Flags &^= unix.RENAME_WHITEOUT
+	case "fallocate":
+		if o.Flags&(unix.FALLOC_FL_COLLAPSE_RANGE|unix.FALLOC_FL_INSERT_RANGE) != 0 {
+			o.Flags = unix.FALLOC_FL_COLLAPSE_RANGE | 1<<30 // unknown
+		}
+	}
+	return o
+}
