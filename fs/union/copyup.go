@@ -154,12 +154,10 @@ func (fs *FS) inParent(p *Node, origin bool, publish func(layer.Dir) error) erro
 	if err != nil {
 		return err
 	}
-	if err := publish(h.obj); err != nil {
-		return err
-	}
+	err = publish(h.obj)
 	// As in the kernel, a copy-up does not fail for the sake of a time.
 	_ = h.obj.SetTimes(st.Atime, st.Mtime)
-	return nil
+	return err
 }
 
 // copyUpRegular stages a copy of a regular file and publishes it.
@@ -262,22 +260,31 @@ func (fs *FS) publishRegular(n *Node, s *stagedFile, meta bool, lower *layer.Sta
 			if q, qname := n.where(); q != p || qname != name {
 				return false, nil
 			}
-			indexed, err := fs.indexStaged(n, s, lower)
+			ino, err := fs.ownIno(n, s.file, lower)
 			if err != nil {
 				return true, err
 			}
-			ino, err := fs.ownIno(n, s.file, lower)
-			if err == nil {
-				err = fs.inParent(p, n.has(stateOrigin), func(d layer.Dir) error { return s.publish(d, name, false) })
-			}
+			x, err := fs.indexStaged(n, s, lower)
 			if err != nil {
-				if indexed {
-					fs.index.drop(n)
+				return true, err
+			}
+			err = fs.inParent(p, n.has(stateOrigin), func(d layer.Dir) error {
+				if err := s.publish(d, name, false); err != nil {
+					return err
 				}
+				err := x.published()
+				if err != nil {
+					_ = d.Unlink(name)
+				}
+				return err
+			})
+			if err != nil {
+				x.drop()
 				return true, err
 			}
 			fs.renumber(n, p, ino)
-			fs.becomeUpper(n, s.handOver(), meta, indexed)
+			x.enter()
+			fs.becomeUpper(n, s.handOver(), meta, x != nil)
 			fs.entryIsUpper(p, name)
 			return true, nil
 		}()

@@ -293,68 +293,93 @@ func (fs *FS) indexedNode(p *Node, name string, f *found, key inoKey) (*Node, er
 	return n, nil
 }
 
+// indexing is the entry into the index of a copy that is about to be published.
+// A nil one is that of a copy which has only one name.
+type indexing struct {
+	fs   *FS
+	n    *Node
+	file layer.File
+	name string // in the index; "": without file handles the names are tied until the union is unmounted
+	diff int    // of the link count from that of the copy, once it is published
+}
+
 // indexStaged enters a staged copy of a lower inode with several names into the
-// index, so that the other names lead to it as well. It reports whether several
-// names lead to it from now on; without file handles they do until the union is
-// unmounted.
+// index, so that the other names lead to it as well.
 //
-// Crash after the link: the names of the lower inode lead to the copy, which is
-// whole.
-func (fs *FS) indexStaged(n *Node, s *stagedFile, lower *layer.Stat) (bool, error) {
+// Crash after the link: all names of the lower inode lead to the copy, which is
+// whole. Crash once the copy has its name as well: one name too many is counted,
+// which only keeps the copy in the index; one too few would drop it from there
+// while a name leads to it.
+func (fs *FS) indexStaged(n *Node, s *stagedFile, lower *layer.Stat) (*indexing, error) {
 	if fs.index == nil || lower.Nlink <= 1 {
-		return false, nil
+		return nil, nil
 	}
-	idx, err := fs.indexNameOf(n.lowerPlace())
-	if err != nil || idx == "" {
-		return err == nil, err
+	x := &indexing{fs: fs, n: n, file: s.file}
+	var err error
+	if x.name, err = fs.indexNameOf(n.lowerPlace()); err != nil || x.name == "" {
+		return x, err
 	}
 	n.mu.Lock()
-	diff := n.extLocked().nlinkDiff + int(lower.Nlink) - 2 // its names: this one and that in the index
+	x.diff = n.extLocked().nlinkDiff + int(lower.Nlink) - 2 // its names: this one and that in the index
 	n.mu.Unlock()
-	mark := whiteout.Nlink{Upper: true, Diff: int32(diff)}.Encode()
-	if err := s.file.Setxattr(fs.opt.Prefix.Nlink(), mark, 0); err != nil {
-		return false, err
+	if err := x.count(x.diff + 1); err != nil {
+		return nil, err
 	}
-	err = fs.index.dir.Link(s.file, idx)
+	err = fs.index.dir.Link(s.file, x.name)
 	if err == unix.EEXIST {
-		if err = fs.index.dir.Unlink(idx); err == nil {
-			err = fs.index.dir.Link(s.file, idx)
+		if err = fs.index.dir.Unlink(x.name); err == nil {
+			err = fs.index.dir.Link(s.file, x.name)
 		}
 	}
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	st, err := s.file.Stat()
-	if err != nil {
-		return false, err
-	}
-	n.mu.Lock()
-	n.ext.nlinkDiff, n.ext.indexAs = diff, idx
-	n.mu.Unlock()
-	n.set(stateIndexed)
-	fs.hardlinkMu.Lock()
-	fs.addKey(n, inoKey{st.Dev, st.Ino})
-	fs.hardlinkMu.Unlock()
-	fs.index.mu.Lock()
-	fs.index.names[idx] = true
-	fs.index.mu.Unlock()
-	return true, fs.index.setCount(fs.work, idx, 0)
+	return x, nil
 }
 
-// drop takes a copy out of the index again that could not be published.
-func (x *linkIndex) drop(n *Node) {
-	n.mu.Lock()
-	idx := n.ext.indexAs
-	n.mu.Unlock()
-	n.clear(stateIndexed)
-	if idx == "" {
+// count notes the difference between the link counts.
+func (x *indexing) count(diff int) error {
+	mark := whiteout.Nlink{Upper: true, Diff: int32(diff)}.Encode()
+	return x.file.Setxattr(x.fs.opt.Prefix.Nlink(), mark, 0)
+}
+
+// published notes that the copy has its name in the upper.
+func (x *indexing) published() error {
+	if x == nil || x.name == "" {
+		return nil
+	}
+	return x.count(x.diff)
+}
+
+// drop takes a copy out of the index again that could not be published. If that
+// fails, the names lead to the copy from the next mount on.
+func (x *indexing) drop() {
+	if x != nil && x.name != "" {
+		_ = x.fs.index.dir.Unlink(x.name)
+	}
+}
+
+// enter makes the copy the one to which all names of the lower inode lead.
+func (x *indexing) enter() {
+	if x == nil || x.name == "" {
 		return
 	}
-	if x.dir.Unlink(idx) == nil {
-		x.mu.Lock()
-		delete(x.names, idx)
-		x.mu.Unlock()
+	fs, n := x.fs, x.n
+	n.mu.Lock()
+	n.ext.nlinkDiff, n.ext.indexAs = x.diff, x.name
+	n.mu.Unlock()
+	n.set(stateIndexed)
+	// Where this fails, the copy is found by the key of the lower inode.
+	if st, err := x.file.Stat(); err == nil {
+		fs.hardlinkMu.Lock()
+		fs.addKey(n, inoKey{st.Dev, st.Ino})
+		fs.hardlinkMu.Unlock()
 	}
+	fs.index.mu.Lock()
+	fs.index.names[x.name] = true
+	fs.index.mu.Unlock()
+	// The copy's own mark counts from now on.
+	_ = fs.index.setCount(fs.work, x.name, 0)
 }
 
 // shownNlink returns the link count that the union shows.
@@ -370,22 +395,19 @@ func (fs *FS) shownNlink(n *Node, own uint32) uint32 {
 	return uint32(max(0, int(own)+n.ext.nlinkDiff))
 }
 
-// dropLink counts a name that is about to go: of an indexed inode, or of a
-// lower one with several names that are kept together. A name that the upper
-// has is counted by the inode itself.
-func (fs *FS) dropLink(n *Node, upperHas bool) error {
-	if upperHas || fs.index == nil {
+// dropLink counts a name that has just gone: of an indexed inode, or of a lower
+// one with several names that are kept together. A name that the upper had is
+// counted by the inode itself.
+//
+// Crash before it, or failure: one name too many is counted, see indexStaged.
+func (fs *FS) dropLink(n *Node, upperHad bool) error {
+	if upperHad || fs.index == nil {
 		return nil
 	}
 	return fs.changeLinks(n, -1)
 }
 
-func (fs *FS) undropLink(n *Node, upperHas bool) {
-	if !upperHas && fs.index != nil {
-		_ = fs.changeLinks(n, +1) // the count is a hint after a failure
-	}
-}
-
+// changeLinks changes the count of the names that the upper does not have.
 func (fs *FS) changeLinks(n *Node, by int) error {
 	n.mu.Lock()
 	keyed := n.ext != nil && len(n.ext.keys) > 0
@@ -461,10 +483,16 @@ func (fs *FS) linkAlias(n, p *Node, name string) error {
 		return err
 	}
 	defer o.Close()
-	if err := fs.changeLinks(n, -1); err != nil {
+	err = fs.inParent(p, true, func(d layer.Dir) error {
+		if err := d.Link(unshared(o), name); err != nil {
+			return err
+		}
+		err := fs.changeLinks(n, -1)
+		if err != nil {
+			_ = d.Unlink(name)
+		}
 		return err
-	}
-	err = fs.inParent(p, true, func(d layer.Dir) error { return d.Link(unshared(o), name) })
+	})
 	if err != nil {
 		return err
 	}

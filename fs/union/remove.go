@@ -120,9 +120,6 @@ func (fs *FS) unlinkLocked(p *Node, name string, t *target, up layer.Dir) error 
 			return err
 		}
 	}
-	if err := fs.dropLink(n, t.upper); err != nil {
-		return err
-	}
 	var err error
 	if t.lower {
 		err = fs.whiteOut(p, up, name, t.upper)
@@ -130,7 +127,10 @@ func (fs *FS) unlinkLocked(p *Node, name string, t *target, up layer.Dir) error 
 		err = up.Unlink(name)
 	}
 	if err != nil {
-		fs.undropLink(n, t.upper)
+		return err
+	}
+	if err := fs.dropLink(n, t.upper); err != nil {
+		fs.unWhiteOut(up, name)
 		return err
 	}
 	fs.gone(p, name, n)

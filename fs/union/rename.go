@@ -245,16 +245,13 @@ func (r *renaming) move() error {
 				return err
 			}
 		}
-		if err := fs.dropLink(d, r.dst.upper); err != nil {
-			return err
-		}
 	}
 	if err := r.replace(); err != nil {
 		restore()
-		if d := r.dst.node; d != nil && d.dir == nil {
-			fs.undropLink(d, r.dst.upper)
-		}
 		return err
+	}
+	if d := r.dst.node; d != nil && d.dir == nil {
+		_ = fs.dropLink(d, r.dst.upper) // too late to go back
 	}
 	r.moved()
 	return nil

@@ -1,6 +1,10 @@
 package union_test
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/fs/union"
+)
 
 var fileRenames = []*scenario{
 	{name: "rename lower file", op: rename("low", "new", 0), from: "low"},
@@ -61,4 +65,37 @@ var dirRenames = []*scenario{
 	{name: "exchange deep directories", op: rename("dir/sub", "only/b", unix.RENAME_EXCHANGE), only: formatHas},
 	{name: "copy up below a renamed directory", prep: rename("only", "new", 0), op: chmod("new/b/c", 0o600), only: formatHas},
 	{name: "rename directory and leave a whiteout", op: rename("only", "new", unix.RENAME_WHITEOUT), from: "only", only: formatHas},
+}
+
+// Without an index the copy of one of several names is a file of its own, with
+// the attributes that it had.
+var apart = map[string]op{"copied up, which parts the names (index=off)": chmod("h1", 0o644)}
+
+var hardLinks = []*scenario{
+	{name: "chmod one of several names", op: chmod("h1", 0o600), half: apart},
+	{name: "write one of several names", op: write("h1", "LINK", 0), half: apart},
+	{name: "rename one of several names", op: rename("h1", "new", 0), from: "h1", half: apart},
+	{name: "unlink one of several names", op: unlink("h1")},
+	{name: "indexed chmod", opt: index, op: chmod("h1", 0o600)},
+	{name: "indexed write", opt: index, op: write("dir/h3", "LINK", 0)},
+	{name: "indexed metacopy", opt: func(o *union.Options) { o.Index, o.Metacopy = true, true }, op: chmod("h1", 0o600)},
+	{name: "indexed metacopy write", opt: func(o *union.Options) { o.Index, o.Metacopy = true, true }, prep: chmod("h1", 0o600),
+		op: write("h2", "LINK", 0)},
+	{name: "indexed unlink", opt: index, op: unlink("h1")},
+	{name: "indexed unlink second", opt: index, prep: unlink("h1"), op: unlink("h2")},
+	{name: "indexed unlink last", opt: index, prep: seq(unlink("h1"), unlink("h2")), op: unlink("dir/h3")},
+	{name: "indexed chmod after unlink", opt: index, prep: unlink("h1"), op: chmod("h2", 0o600)},
+	{name: "indexed unlink of copy", opt: index, prep: chmod("h1", 0o600), op: unlink("h1")},
+	{name: "indexed unlink of alias", opt: index, prep: chmod("h1", 0o600), op: unlink("h2")},
+	{name: "indexed unlink of last alias", opt: index, prep: seq(chmod("h1", 0o600), unlink("h1"), unlink("h2")), op: unlink("dir/h3")},
+	{name: "indexed unlink of last copy", opt: index, prep: seq(chmod("h1", 0o600), unlink("dir/h3"), unlink("h2")), op: unlink("h1")},
+	{name: "indexed chmod of alias", opt: index, prep: chmod("h1", 0o600), op: chmod("h2", 0o640)},
+	{name: "indexed link", opt: index, op: link("h1", "new")},
+	{name: "indexed link of copy", opt: index, prep: chmod("h1", 0o600), op: link("h2", "new")},
+	{name: "indexed rename", opt: index, op: rename("h1", "new", 0), from: "h1"},
+	{name: "indexed rename of alias", opt: index, prep: chmod("h1", 0o600), op: rename("h2", "new", 0), from: "h2"},
+	{name: "indexed rename over alias", countless: true, opt: index, prep: chmod("h1", 0o600), op: rename("own", "h2", 0)},
+	{name: "indexed rename over copy", opt: index, prep: chmod("h1", 0o600), op: rename("own", "h1", 0)},
+	{name: "indexed rename over lower", countless: true, opt: index, op: rename("own", "h1", 0)},
+	{name: "indexed exchange", opt: index, prep: chmod("h1", 0o600), op: rename("h2", "own", unix.RENAME_EXCHANGE)},
 }

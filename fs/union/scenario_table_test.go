@@ -9,6 +9,7 @@ import (
 	"github.com/laminafs/lamina/fs/union"
 )
 
+func index(o *union.Options)    { o.Index = true }
 func metacopy(o *union.Options) { o.Metacopy = true }
 
 // formatHas limits scenarios to the formats that can express them: aufs names
@@ -19,7 +20,7 @@ func formatHas(v *variant) bool { return !v.aufs() }
 func scenarios() []*scenario {
 	var all []*scenario
 	for _, list := range [][]*scenario{
-		copyUps, copyUpData, metacopies, creations, removals, fileRenames, dirRenames,
+		copyUps, copyUpData, metacopies, creations, removals, fileRenames, dirRenames, hardLinks,
 	} {
 		all = append(all, list...)
 	}

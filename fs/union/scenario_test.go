@@ -27,6 +27,9 @@ type scenario struct {
 	// from is the path that a rename takes away: where the upper cannot move
 	// and leave a whiteout in one step, both names may be found after a crash.
 	from string
+	// countless tells that a link count may be one too high, when it cannot
+	// be noted after the change.
+	countless bool
 	// only says for which variants the scenario is meant; nil: all.
 	only func(*variant) bool
 }

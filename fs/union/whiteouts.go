@@ -152,6 +152,17 @@ func (fs *FS) whiteOutAufs(up layer.Dir, name string, replace bool) error {
 	return nil
 }
 
+// unWhiteOut takes a whiteout back that hides a name which the upper does not
+// have. If that fails the name stays deleted.
+func (fs *FS) unWhiteOut(up layer.Dir, name string) {
+	if fs.opt.Whiteouts == WhiteoutAufs {
+		if wh, err := whiteout.AufsWhiteoutName(name); err == nil {
+			name = wh
+		}
+	}
+	_ = up.Unlink(name)
+}
+
 // dropAufsWhiteout removes the .wh. mark of a name that exists again.
 func (fs *FS) dropAufsWhiteout(rd *realDir, up layer.Dir, name string) error {
 	if !fs.mayHaveAufs(rd, up) {
