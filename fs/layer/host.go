@@ -21,7 +21,8 @@ var clearUmask sync.Once
 // Where the caller may, the root is a private clone of the mount without the
 // mounts below it (open_tree(2)), as kernel overlayfs does it: what is mounted
 // inside of a layer, the union's own mount included, is then not part of the
-// layer. Elsewhere such mounts are seen.
+// layer. Elsewhere such mounts are seen. Reading through the clone leaves all
+// access times alone, those of symbolic links too.
 func OpenHost(path string) (Dir, error) {
 	clearUmask.Do(func() { unix.Umask(0) })
 	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
@@ -35,6 +36,10 @@ func OpenHost(path string) (Dir, error) {
 			unix.Close(fd)
 			return nil, &os.PathError{Op: "open", Path: path, Err: unix.ENOTDIR}
 		}
+		// EPERM where the clone's flags are locked (mount_namespaces(7)): what
+		// can be opened with O_NOATIME keeps its access time all the same.
+		_ = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH,
+			&unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOATIME, Attr_clr: unix.MOUNT_ATTR__ATIME})
 		return newHostDir(fd), nil
 	}
 	return OpenHostShared(path)
@@ -65,6 +70,18 @@ func retryInt(f func() (int, error)) (int, error) {
 			return n, err
 		}
 	}
+}
+
+// openQuietly opens for reading or writing without that any access time will
+// change, where the caller may ask for it: as the owner or with CAP_FOWNER. What
+// a server reads to show, to list or to copy a file is no access by a user, and
+// a layer that is only read stays as it is.
+func openQuietly(flags int, open func(flags int) (int, error)) (int, error) {
+	fd, err := retryInt(func() (int, error) { return open(flags | unix.O_NOATIME) })
+	if err == unix.EPERM {
+		fd, err = retryInt(func() (int, error) { return open(flags) })
+	}
+	return fd, err
 }
 
 func retry(f func() error) error {
@@ -221,8 +238,8 @@ func (o *hostObject) Reopen(flags int) (File, error) {
 	if !st.IsRegular() {
 		return nil, unix.EINVAL
 	}
-	fd, err := retryInt(func() (int, error) {
-		return unix.Open(procPath(o.fd), flags|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	fd, err := openQuietly(flags|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, func(flags int) (int, error) {
+		return unix.Open(procPath(o.fd), flags, 0)
 	})
 	if err != nil {
 		return nil, err
@@ -304,7 +321,9 @@ func (d *hostDir) OpenFile(name string, flags int, mode uint32) (File, error) {
 			return nil, unix.ENXIO
 		}
 	}
-	fd, err := d.open(name, flags|unix.O_NONBLOCK|unix.O_NOCTTY, mode)
+	fd, err := openQuietly(flags|unix.O_NONBLOCK|unix.O_NOCTTY, func(flags int) (int, error) {
+		return d.open(name, flags, mode)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -321,8 +340,8 @@ func (d *hostDir) OpenDir(name string) (Dir, error) {
 
 // reopen opens the directory itself, for what O_PATH does not allow.
 func (d *hostDir) reopen() (int, error) {
-	return retryInt(func() (int, error) {
-		return unix.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	return openQuietly(unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, func(flags int) (int, error) {
+		return unix.Openat(d.fd, ".", flags, 0)
 	})
 }
 

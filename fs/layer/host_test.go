@@ -96,3 +96,69 @@ func TestHostOrdinaryUser(t *testing.T) {
 		t.Errorf("TestHost as user %d: %v", nobody, err)
 	}
 }
+
+// A backup that goes by access times, or a tool that finds what nobody uses,
+// would be misled by a server that reads.
+func TestReadingChangesNoAccessTime(t *testing.T) {
+	for how, open := range map[string]func(string) (layer.Dir, error){"shared": layer.OpenHostShared, "own": layer.OpenHost} {
+		root := t.TempDir()
+		path := filepath.Join(root, "file")
+		long := []unix.Timespec{{Sec: 1}, {Sec: 2}} // read before it was written: due with relatime
+		age := func() {
+			t.Helper()
+			for _, p := range []string{path, root} {
+				if err := unix.UtimesNanoAt(unix.AT_FDCWD, p, long, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := os.WriteFile(path, []byte("data"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		age()
+		if _, err := os.ReadFile(path); err != nil {
+			t.Fatal(err)
+		}
+		if atime(t, path) == 1 {
+			t.Skipf("%s is mounted noatime: reading changes nothing here anyway", root)
+		}
+		age()
+		d, err := open(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		if _, err := d.ReadDir(); err != nil {
+			t.Fatal(err)
+		}
+		f, err := d.OpenFile("file", unix.O_RDONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		again, err := f.Reopen(unix.O_RDWR)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer again.Close()
+		for _, f := range []layer.File{f, again} {
+			if n, err := f.ReadAt(make([]byte, 9), 0); n != 4 || err != nil {
+				t.Fatalf("read %d bytes: %v", n, err)
+			}
+		}
+		for _, p := range []string{path, root} {
+			if got := atime(t, p); got != 1 {
+				t.Errorf("%s: access time of %s is now %d", how, p, got)
+			}
+		}
+	}
+}
+
+func atime(t *testing.T, path string) int64 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return int64(st.Atim.Sec)
+}
