@@ -180,7 +180,7 @@ const (
 	fsIOCGetXAttr  = 0x801c581f
 	fsIOCSetXAttr  = 0x401c5820
 	fsxattrSize    = 28
-	fsXFlagsOffset = 0
+	fsXFlagHasAttr = 0x80000000 // read-only: there are xattrs
 )
 
 // xflagBits pairs flags of chattr(1) with those of struct fsxattr.
@@ -220,25 +220,41 @@ func (r *rawFS) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, out *fu
 				}
 			}
 			clear(outbuf)
-			binary.LittleEndian.PutUint32(outbuf[fsXFlagsOffset:], x)
+			binary.LittleEndian.PutUint32(outbuf, x)
 		}
 		return r.status(err)
 	case fsIOCSetXAttr:
-		if len(inbuf) < fsxattrSize {
-			return fuse.EINVAL
-		}
 		flags, err := r.union.Flags(n)
+		if err == nil {
+			flags, err = setXFlags(flags, inbuf)
+		}
 		if err != nil {
 			return r.status(err)
-		}
-		x := binary.LittleEndian.Uint32(inbuf[fsXFlagsOffset:])
-		for _, b := range xflagBits {
-			flags &^= b.flag
-			if x&b.xflag != 0 {
-				flags |= b.flag
-			}
 		}
 		return r.status(r.union.SetFlags(n, flags))
 	}
 	return fuse.Status(unix.ENOTTY)
+}
+
+// setXFlags returns the flags of a file after a struct fsxattr was set on it.
+// Project ids, extent sizes and flags that are not kept give EOPNOTSUPP, as
+// from a filesystem without them: a quota that seems set would hold nobody.
+func setXFlags(flags uint32, fsx []byte) (uint32, error) {
+	if len(fsx) < fsxattrSize {
+		return 0, unix.EINVAL
+	}
+	field := func(i int) uint32 { return binary.LittleEndian.Uint32(fsx[4*i:]) }
+	x, extSize, projid, cowExtSize := field(0), field(1), field(3), field(4)
+	known := uint32(fsXFlagHasAttr)
+	for _, b := range xflagBits {
+		known |= b.xflag
+		flags &^= b.flag
+		if x&b.xflag != 0 {
+			flags |= b.flag
+		}
+	}
+	if x&^known != 0 || extSize != 0 || projid != 0 || cowExtSize != 0 {
+		return 0, unix.EOPNOTSUPP
+	}
+	return flags, nil
 }
