@@ -20,6 +20,8 @@ func TestStoredOwnersAndModesAreReadAsEveryWriterWroteThem(t *testing.T) {
 		{"0:0:600:socket", OverrideStat{Mode: 0o600, Type: typeSocket}, ""},
 		{"0:6:660:block-8-0", OverrideStat{GID: 6, Mode: 0o660, Type: typeBlock, Major: 8}, ""},
 		{"0:5:620:char-136-4294967295", OverrideStat{GID: 5, Mode: 0o620, Type: typeChar, Major: 136, Minor: 1<<32 - 1}, ""},
+		{"0:6:660:block8:0", OverrideStat{GID: 6, Mode: 0o660, Type: typeBlock, Major: 8}, "0:6:660:block-8-0"}, // fuse-overlayfs 2
+		{"0:0:666:char1:3", OverrideStat{Mode: 0o666, Type: typeChar, Major: 1, Minor: 3}, "0:0:666:char-1-3"},
 		{"0:0:0755:dir", OverrideStat{Mode: 0o755, Type: typeDir}, "0:0:755:dir"}, // containers/storage
 		{"-1:-2:644", OverrideStat{UID: 1<<32 - 1, GID: 1<<32 - 2, Mode: 0o644}, "4294967295:4294967294:644"},
 		{"0:0:40755", OverrideStat{Mode: 0o755}, "0:0:755"}, // C line, from mkdir

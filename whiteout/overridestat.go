@@ -53,7 +53,7 @@ var overrideTypes = map[string]uint32{
 
 // ParseOverrideStat reads a value "UID:GID:MODE" or "UID:GID:MODE:TYPE", the
 // mode octal, the type dir, file, symlink, pipe, socket, block-MAJOR-MINOR or
-// char-MAJOR-MINOR.
+// char-MAJOR-MINOR; fuse-overlayfs 2 writes devices as blockMAJOR:MINOR.
 //
 // Ids may be negative, since the C line wrote them with %d: they stand for the
 // same 32 bits. Type bits that a mode has are dropped; the C line wrote them at
@@ -63,8 +63,8 @@ func ParseOverrideStat(value []byte) (OverrideStat, error) {
 	bad := func(reason string, args ...any) (OverrideStat, error) {
 		return OverrideStat{}, malformed("override_stat", value, reason, args...)
 	}
-	fields := strings.Split(strings.TrimSuffix(string(value), "\x00"), ":")
-	if len(fields) != 3 && len(fields) != 4 {
+	fields := strings.SplitN(strings.TrimSuffix(string(value), "\x00"), ":", 4)
+	if len(fields) < 3 {
 		return bad("%d fields, want uid:gid:mode or uid:gid:mode:type", len(fields))
 	}
 	var s OverrideStat
@@ -103,16 +103,20 @@ func (s *OverrideStat) parseType(field string) bool {
 		s.Type = t
 		return true
 	}
-	kind, numbers, _ := strings.Cut(field, "-")
-	switch kind {
-	case "block":
-		s.Type = typeBlock
-	case "char":
+	numbers, block := strings.CutPrefix(field, "block")
+	if s.Type = typeBlock; !block {
+		var char bool
+		if numbers, char = strings.CutPrefix(field, "char"); !char {
+			return false
+		}
 		s.Type = typeChar
-	default:
-		return false
 	}
-	major, minor, _ := strings.Cut(numbers, "-")
+	major, minor, colon := strings.Cut(numbers, ":")
+	if !colon {
+		if numbers, dash := strings.CutPrefix(numbers, "-"); dash {
+			major, minor, _ = strings.Cut(numbers, "-")
+		}
+	}
 	a, err1 := strconv.ParseUint(major, 10, 32)
 	b, err2 := strconv.ParseUint(minor, 10, 32)
 	s.Major, s.Minor = uint32(a), uint32(b)

@@ -4,24 +4,20 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-)
 
-const (
-	security = "security."
-	private  = "user.containers.override_"
+	"github.com/laminafs/lamina/whiteout"
 )
 
 // below returns the name that an attribute has in the filesystem below, ENODATA
 // for what is nobody's business and for ACLs, which the kernel asks for with
 // every check of a permission.
 func (name Attr) below(attr string) (string, error) {
-	switch {
-	case attr == string(name), isACL(attr):
+	if attr == string(name) || isACL(attr) {
 		return "", unix.ENODATA
-	case name == Containers && strings.HasPrefix(attr, private+security):
-		return "", unix.ENODATA
-	case name == Containers && strings.HasPrefix(attr, security):
-		if attr = private + attr; len(attr) > 255 {
+	}
+	if name == Containers && !isMark(attr) {
+		var ok bool
+		if attr, ok = whiteout.EscapeOverride(attr); !ok {
 			return "", unix.ENODATA
 		}
 	}
@@ -29,6 +25,12 @@ func (name Attr) below(attr string) (string, error) {
 }
 
 func isACL(attr string) bool { return strings.HasPrefix(attr, "system.posix_acl_") }
+
+// isMark tells whether an attribute is a mark of the union, which keeps users
+// from its name. Other programs look for marks under their own names.
+func isMark(attr string) bool {
+	return attr != string(Containers) && whiteout.FuseOverlayfsPrivate(attr)
+}
 
 // forChange is below for calls that change an attribute: ACLs are refused with
 // EOPNOTSUPP, what cannot be named with EPERM.
@@ -45,13 +47,11 @@ func (name Attr) forChange(attr string) (string, error) {
 
 // above is the reverse of below, false for what is not shown.
 func (name Attr) above(attr string) (string, bool) {
-	switch {
-	case attr == string(name), isACL(attr):
+	if attr == string(name) || isACL(attr) {
 		return "", false
-	case name == Containers && strings.HasPrefix(attr, private+security):
-		return attr[len(private):], true
-	case name == Containers && strings.HasPrefix(attr, security):
-		return "", false
+	}
+	if name == Containers && !isMark(attr) {
+		return whiteout.UnescapeOverride(attr)
 	}
 	return attr, true
 }
