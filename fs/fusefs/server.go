@@ -128,6 +128,9 @@ func (s *Server) kernelOptions(logger *log.Logger) *fuse.MountOptions {
 		ExplicitDataCacheControl: true,
 		EnableAcl:                !s.opt.NoACL,
 		DisableSplice:            true,
+		// The mount may be mapped by mount_setattr(2): only requests that make
+		// something then say for whom, and nothing else is asked.
+		IDMappedMount: s.opt.DefaultPermissions.Or(true),
 		ExtraCapabilities: fuse.CAP_DONT_MASK | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_SETXATTR_EXT |
 			fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_IOCTL_DIR | fuse.CAP_ASYNC_DIO,
 	}
