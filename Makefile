@@ -33,16 +33,17 @@ arrows: ## check that packages import only what the design allows
 	$(GO) test -run TestArrows ./integration/arrows
 
 bench: ## compare with kernel overlayfs and the other union filesystems (root; about 20 min, 5 GB in /var/tmp)
-	$(GO) run ./integration/bench --text docs/bench/root.txt --json docs/bench/root.json --svg docs/bench/root.svg
+	$(GO) run ./integration/bench --text integration/bench/results/root.txt --json integration/bench/results/root.json --svg integration/bench/results/root.svg
 
 bench-rootless: ## the same as an ordinary user (start as root to have cold caches too)
-	$(GO) run ./integration/bench --rootless --text docs/bench/rootless.txt --json docs/bench/rootless.json --svg docs/bench/rootless.svg
+	$(GO) run ./integration/bench --rootless --text integration/bench/results/rootless.txt --json integration/bench/results/rootless.json --svg integration/bench/results/rootless.svg
 
 bench-quick: ## a small run that shows that every subject and workload works
 	$(GO) run ./integration/bench --quick
 
 fuzz: ## each fuzz target for a little while
-	@for t in $$($(GO) test -list '^Fuzz' ./whiteout | grep ^Fuzz); do $(GO) test -run xxx -fuzz "^$$t$$" -fuzztime 10s ./whiteout || exit 1; done
+	@for p in $$($(GO) list ./...); do for t in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
+		$(GO) test -run xxx -fuzz "^$$t$$" -fuzztime 10s $$p || exit 1; done; done
 
 clean: ## remove what was built
 	rm -rf $(BIN)
