@@ -91,20 +91,20 @@ func (fs *FS) copyUpDirIn(n, p *Node, name string) (bool, error) {
 	if err != nil {
 		return true, err
 	}
-	if err := fs.limits.takeInode(); err != nil {
-		return true, err
-	}
-	tmp, err := fs.work.temp(func(d layer.Dir, name string) error { return d.Mkdir(name, 0o700) })
-	if err != nil {
+	if err := fs.limits.takeObject(unix.S_IFDIR); err != nil {
 		return true, err
 	}
 	published := false
+	tmp, err := fs.work.temp(func(d layer.Dir, name string) error { return d.Mkdir(name, 0o700) })
 	defer func() {
 		if !published {
-			fs.limits.giveInode()
+			fs.limits.giveObject(unix.S_IFDIR)
 			fs.work.remove(tmp)
 		}
 	}()
+	if err != nil {
+		return true, err
+	}
 	dst, err := fs.work.dir.OpenDir(tmp)
 	if err != nil {
 		return true, err
@@ -185,13 +185,14 @@ func (fs *FS) copyUpRegular(n *Node, want dataWanted) error {
 	case want == wantMeta:
 		size = st.Size
 	}
-	if err := fs.limits.take(sizeBlocks(size), 1); err != nil {
+	taken := sizeBlocks(size)
+	if err := fs.limits.take(taken, 1); err != nil {
 		return err
 	}
 	given := false
 	defer func() {
 		if !given {
-			fs.limits.give(sizeBlocks(size), 1)
+			fs.limits.give(taken, 1)
 		}
 	}()
 	s, err := fs.work.tempFile(0o600)
@@ -218,6 +219,7 @@ func (fs *FS) copyUpRegular(n *Node, want dataWanted) error {
 	if err := fs.syncStaged(s.file, size); err != nil {
 		return err
 	}
+	taken = fs.limits.settle(s.file, taken)
 	if err := fs.publishRegular(n, s, meta, &st); err != nil {
 		return err
 	}
@@ -398,6 +400,7 @@ func (fs *FS) copyUpData(n *Node, want dataWanted) error {
 		fs.limits.give(sizeBlocks(size), 0)
 		return err
 	}
+	fs.limits.settle(f, objectBytes(&st)+sizeBlocks(size))
 	// Without the other mark this one means nothing.
 	_ = f.Removexattr(fs.opt.Prefix.Redirect())
 	n.clear(stateMetacopy)
@@ -448,14 +451,14 @@ func (fs *FS) copyUpSpecial(n *Node) error {
 	if err != nil {
 		return err
 	}
-	if err := fs.limits.takeInode(); err != nil {
+	if err := fs.limits.takeObject(n.typ); err != nil {
 		return err
 	}
 	tmp, err := fs.stageSpecial(src, &st)
 	published := false
 	defer func() {
 		if !published {
-			fs.limits.giveInode()
+			fs.limits.giveObject(n.typ)
 			if err == nil {
 				fs.work.remove(tmp)
 			}
@@ -652,29 +655,22 @@ func (fs *FS) markMetacopy(n *Node, f layer.File, size int64) error {
 	if err := f.Setxattr(fs.opt.Prefix.Metacopy(), nil, 0); err != nil {
 		return err
 	}
-	if r := n.dataRedirect(); r != "" {
-		return f.Setxattr(fs.opt.Prefix.Redirect(), []byte(r), 0)
-	}
-	return nil
+	return fs.redirectData(n, f)
 }
 
-// dataRedirect returns the absolute path of a metacopy file's data in its
-// layer.
-func (n *Node) dataRedirect() string {
-	n.mu.Lock()
-	at := n.lowerPlaceLocked()
-	if n.ext != nil && n.ext.data.dir != nil {
-		at = n.ext.data
+// redirectData makes sure that a metacopy file in the upper finds its data under
+// any name. As in the kernel the redirect is the path at which the lower layers,
+// merged, show the file, not the one in the layer of the data: a layer between
+// the two may have a whiteout there, or another metacopy file on the way.
+func (fs *FS) redirectData(n *Node, o layer.Object) error {
+	m, err := fs.readMarks(objectXattrs{o})
+	if err != nil || m.redirect != nil && m.redirect.Absolute {
+		return err
 	}
-	n.mu.Unlock()
-	return at.dir.path() + "/" + at.name
-}
-
-// path returns the path of a lower directory from its layer's root, empty for
-// the root.
-func (d *realDir) path() string {
-	if d.parent == nil {
-		return ""
+	p, name := n.where()
+	if m.redirect != nil {
+		name = m.redirect.Path[0]
 	}
-	return d.parent.path() + "/" + d.name
+	r := whiteout.Redirect{Absolute: true, Path: append(originPath(p), name)}
+	return o.Setxattr(fs.opt.Prefix.Redirect(), []byte(r.Encode()), 0)
 }

@@ -100,12 +100,12 @@ func (fs *FS) make(p *Node, name string, b birth) (*Node, Attr, error) {
 	if err != nil {
 		return nil, Attr{}, err
 	}
-	if err := fs.limits.takeInode(); err != nil {
+	if err := fs.limits.takeObject(b.typ); err != nil {
 		return nil, Attr{}, err
 	}
 	n, st, err := fs.makeIn(p, h.obj, name, &b, inherit)
 	if err != nil {
-		fs.limits.giveInode()
+		fs.limits.giveObject(b.typ)
 		return nil, Attr{}, err
 	}
 	return n, fs.shown(n, st), nil
@@ -332,12 +332,12 @@ func (fs *FS) Tmpfile(p *Node, mode uint32, c Caller) (*Node, Attr, error) {
 	if err != nil {
 		return nil, Attr{}, err
 	}
-	if err := fs.limits.takeInode(); err != nil {
+	if err := fs.limits.takeObject(unix.S_IFREG); err != nil {
 		return nil, Attr{}, err
 	}
 	f, err := fs.work.dir.TmpFile(in.mode)
 	if err != nil {
-		fs.limits.giveInode()
+		fs.limits.giveObject(unix.S_IFREG)
 		return nil, Attr{}, err
 	}
 	st, err := func() (layer.Stat, error) {
@@ -348,7 +348,7 @@ func (fs *FS) Tmpfile(p *Node, mode uint32, c Caller) (*Node, Attr, error) {
 	}()
 	if err != nil {
 		f.Close()
-		fs.limits.giveInode()
+		fs.limits.giveObject(unix.S_IFREG)
 		return nil, Attr{}, err
 	}
 	n := &Node{typ: unix.S_IFREG}

@@ -194,7 +194,11 @@ func (fs *FS) start(cfg Config) error {
 		if fs.opt.RedirectAuto {
 			fs.opt.Redirect = fs.opt.Prefix == whiteout.Trusted && fs.opt.Whiteouts != WhiteoutAufs
 		}
-		if err := fs.limits.start(fs.opt.Size, fs.opt.Inodes, cfg.Upper.Root); err != nil {
+		counted := []layer.Dir{cfg.Upper.Root}
+		if fs.index != nil {
+			counted = append(counted, fs.index.dir)
+		}
+		if err := fs.limits.start(fs.opt.Size, fs.opt.Inodes, counted...); err != nil {
 			return err
 		}
 	}

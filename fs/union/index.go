@@ -49,7 +49,15 @@ func (fs *FS) openIndex(b Branch) (err error) {
 		return err
 	}
 	for _, e := range list {
-		x.names[e.Name] = true
+		orphan, err := fs.indexOrphan(e.Name)
+		if err != nil {
+			return fmt.Errorf("union: work directory %s: %s/%s: %w", b.Name, indexName, e.Name, err)
+		}
+		if !orphan {
+			x.names[e.Name] = true
+		} else if err := x.dir.Unlink(e.Name); err != nil {
+			return fmt.Errorf("union: work directory %s: cannot remove %s/%s, which no name leads to: %w", b.Name, indexName, e.Name, err)
+		}
 	}
 	if list, err = x.dropped.ReadDir(); err != nil {
 		return err
@@ -62,6 +70,17 @@ func (fs *FS) openIndex(b Branch) (err error) {
 		}
 	}
 	return nil
+}
+
+// indexOrphan reports whether no name leads to a copy in the index any more:
+// its last name went, and then something failed.
+func (fs *FS) indexOrphan(name string) (bool, error) {
+	st, err := fs.index.dir.StatAt(name)
+	if err != nil || st.Nlink > 1 || st.IsDir() {
+		return false, err
+	}
+	m, err := fs.readMarks(childXattrs{fs.index.dir, name})
+	return m.nlink != nil && m.nlink.Upper && m.nlink.Diff < 0, err
 }
 
 func (x *linkIndex) close() {
@@ -140,6 +159,9 @@ func (fs *FS) linkedNode(p *Node, name string, f *found) (*Node, error) {
 		n.set(stateIndexed)
 		e := n.extLocked()
 		e.pinObj, e.nlinkDiff = o, int(f.m.nlink.Diff)
+		if f.m.origin != nil { // of one that cannot have a name in the index it stays empty
+			e.indexAs, _ = f.m.origin.IndexName()
+		}
 	}
 	if !f.upper && fs.index != nil && !fs.index.empty() {
 		idx, err := fs.indexNameOf(f.top)
@@ -276,7 +298,7 @@ func (fs *FS) indexedNode(p *Node, name string, f *found, key inoKey) (*Node, er
 	n.refs.Store(1)
 	n.set(stateUpper | stateIndexed | stateOrigin)
 	e := n.extLocked()
-	e.pinObj = o
+	e.pinObj, e.indexAs = o, idx
 	if f.top.name != name {
 		e.lowerName = f.top.name
 	}
@@ -452,19 +474,16 @@ func (fs *FS) linkGone(n *Node) {
 		return
 	}
 	n.mu.Lock()
-	o, diff, idx, lower := n.ext.pinObj, n.ext.nlinkDiff, n.ext.indexAs, n.lowerPlaceLocked()
+	o, diff, idx := n.ext.pinObj, n.ext.nlinkDiff, n.ext.indexAs
 	n.mu.Unlock()
-	if o == nil {
+	if o == nil || idx == "" {
 		return
 	}
 	st, err := o.Stat()
 	if err != nil || int(st.Nlink)+diff > 0 {
 		return // names that were not looked up yet lead here
 	}
-	if idx == "" && lower.dir != nil {
-		idx, err = fs.indexNameOf(lower)
-	}
-	if err == nil && idx != "" && fs.index.dir.Unlink(idx) == nil {
+	if fs.index.dir.Unlink(idx) == nil {
 		n.mu.Lock()
 		n.ext.nlinkDiff++ // the inode has lost the name in the index
 		n.mu.Unlock()

@@ -6,10 +6,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/fs/layer"
+	"github.com/laminafs/lamina/whiteout"
 )
 
+// dirBytes is what a directory counts for. Filesystems differ, and the same
+// tree must count the same when it is made and at the next mount.
+const dirBytes = 4096
+
 // limiter bounds what the upper may hold: bytes as they are allocated, and
-// objects. Without bounds it costs nothing.
+// objects. Whiteouts are free. A removed file counts as long as it is in use.
+// Without bounds it costs nothing.
 type limiter struct {
 	mu                sync.Mutex
 	maxBytes, bytes   int64
@@ -18,13 +24,20 @@ type limiter struct {
 
 func (l *limiter) on() bool { return l.maxBytes > 0 || l.maxInodes > 0 }
 
-// start sets the bounds and counts what the upper holds already.
-func (l *limiter) start(maxBytes, maxInodes int64, upper layer.Dir) error {
+// start sets the bounds and counts what the upper holds already: dirs are its
+// root and the index, where copies lie that only lower names lead to.
+func (l *limiter) start(maxBytes, maxInodes int64, dirs ...layer.Dir) error {
 	l.maxBytes, l.maxInodes = maxBytes, maxInodes
 	if !l.on() {
 		return nil
 	}
-	return l.count(upper, map[uint64]bool{})
+	seen := map[uint64]bool{}
+	for _, d := range dirs {
+		if err := l.count(d, seen); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (l *limiter) count(d layer.Dir, seen map[uint64]bool) error {
@@ -37,7 +50,7 @@ func (l *limiter) count(d layer.Dir, seen map[uint64]bool) error {
 		if err != nil {
 			return err
 		}
-		if st.IsWhiteoutDevice() {
+		if kind, _ := whiteout.ParseAufsName(e.Name); kind != whiteout.NotMark || st.IsWhiteoutDevice() {
 			continue
 		}
 		if st.Nlink > 1 && !st.IsDir() {
@@ -46,7 +59,7 @@ func (l *limiter) count(d layer.Dir, seen map[uint64]bool) error {
 			}
 			seen[st.Ino] = true
 		}
-		l.bytes += st.Blocks * 512
+		l.bytes += objectBytes(&st)
 		l.inodes++
 		if !st.IsDir() {
 			continue
@@ -89,8 +102,54 @@ func (l *limiter) give(bytes, inodes int64) {
 	l.inodes -= inodes
 }
 
-func (l *limiter) takeInode() error { return l.take(0, 1) }
-func (l *limiter) giveInode()       { l.give(0, 1) }
+// takeObject reserves what a new object of a type takes without any data.
+func (l *limiter) takeObject(typ uint32) error { return l.take(emptyBytes(typ), 1) }
+func (l *limiter) giveObject(typ uint32)       { l.give(emptyBytes(typ), 1) }
+
+func emptyBytes(typ uint32) int64 {
+	if typ == unix.S_IFDIR {
+		return dirBytes
+	}
+	return 0
+}
+
+// objectBytes returns what an object counts for.
+func objectBytes(st *layer.Stat) int64 {
+	if st.IsRegular() {
+		return st.Blocks * 512
+	}
+	return emptyBytes(st.Type())
+}
+
+// settle corrects what was taken for data by what a file takes now. If that
+// cannot be told, the estimate stays until the next mount.
+func (l *limiter) settle(f layer.File, taken int64) (now int64) {
+	if !l.on() {
+		return taken
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return taken
+	}
+	now = objectBytes(&st)
+	l.give(taken-now, 0)
+	return now
+}
+
+// freed gives back what an upper object took whose last name and last user have
+// gone.
+func (l *limiter) freed(n *Node) {
+	if !l.on() || n.dir != nil || !n.has(stateOrphan) || !n.has(stateUpper) {
+		return
+	}
+	n.mu.Lock()
+	o := n.ext.pinObj
+	n.mu.Unlock()
+	// What cannot be told counts until the next mount.
+	if st, err := o.Stat(); err == nil && st.Nlink == 0 {
+		l.give(objectBytes(&st), 1)
+	}
+}
 
 // around runs a change of a file whose data may then reach up to end, and
 // counts what it really took. The change is refused if it might not fit.
@@ -105,17 +164,15 @@ func (l *limiter) around(f layer.File, end int64, change func() error) error {
 	l.mu.Lock()
 	room := l.maxBytes - l.bytes
 	l.mu.Unlock()
-	if grows := sizeBlocks(end) - sizeBlocks(before.Size); end > 0 && grows > room {
+	if end > 0 && sizeBlocks(end)-sizeBlocks(before.Size) > room {
 		return unix.ENOSPC
 	}
 	err = change()
-	after, err2 := f.Stat()
-	if err2 != nil {
-		return err2
+	grown := max(0, sizeBlocks(end)-sizeBlocks(before.Size)) // where it cannot be told
+	if after, err := f.Stat(); err == nil {
+		grown = (after.Blocks - before.Blocks) * 512
 	}
-	l.mu.Lock()
-	l.bytes += (after.Blocks - before.Blocks) * 512
-	l.mu.Unlock()
+	l.give(-grown, 0)
 	return err
 }
 

@@ -223,6 +223,7 @@ func (fs *FS) Forget(n *Node, count uint64) bool {
 			if !fs.forgetKey(n) || !fs.removeNode(n) {
 				return false
 			}
+			fs.limits.freed(n)
 			n.closeHandles()
 			return true
 		}

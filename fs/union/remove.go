@@ -197,7 +197,7 @@ func (fs *FS) rmdirLocked(p *Node, name string, t *target, up layer.Dir) error {
 	d.dead = true
 	fs.gone(p, name, t.node)
 	if t.upper {
-		fs.limits.giveInode()
+		fs.limits.giveObject(unix.S_IFDIR)
 	}
 	return nil
 }

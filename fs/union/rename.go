@@ -272,8 +272,11 @@ func (r *renaming) mark(n *Node, at upperRef, p *Node, up layer.Dir) error {
 			return err
 		}
 	}
+	if n.has(stateMetacopy) {
+		return fs.redirectDataAt(n, at)
+	}
 	if n.dir == nil {
-		return fs.redirectData(n, at)
+		return nil
 	}
 	if n.dir.merged() {
 		return fs.setRedirect(n, r.op == r.np)
@@ -284,17 +287,13 @@ func (r *renaming) mark(n *Node, at upperRef, p *Node, up layer.Dir) error {
 	return nil
 }
 
-// redirectData makes sure that a metacopy file finds its data under any name.
-func (fs *FS) redirectData(n *Node, at upperRef) error {
-	if !n.has(stateMetacopy) {
-		return nil
-	}
+func (fs *FS) redirectDataAt(n *Node, at upperRef) error {
 	o, err := at.dir.Lookup(at.name)
 	if err != nil {
 		return err
 	}
 	defer o.Close()
-	return o.Setxattr(fs.opt.Prefix.Redirect(), []byte(n.dataRedirect()), 0)
+	return fs.redirectData(n, o)
 }
 
 // setOpaque keeps a directory without lower parts from being merged with what
@@ -530,8 +529,8 @@ func (r *renaming) moved() {
 			n.dir.dead = true
 		}
 		fs.gone(r.np, r.nname, n)
-		if r.dst.upper {
-			fs.limits.giveInode()
+		if r.dst.upper && n.dir != nil {
+			fs.limits.giveObject(unix.S_IFDIR)
 		}
 	}
 	src := r.src.node

@@ -96,6 +96,10 @@ type variant struct {
 var variants = []*variant{
 	{name: "device", opt: union.Options{Whiteouts: union.WhiteoutDevice, Redirect: true}},
 	{name: "xdev", xdev: true, opt: union.Options{Whiteouts: union.WhiteoutDevice, Redirect: true}},
+	{name: "reflink", mem: memlayer.Options{Reflink: true},
+		opt: union.Options{Whiteouts: union.WhiteoutDevice, Redirect: true, Size: 1 << 30, Inodes: 1 << 20}},
+	{name: "old kernel", mem: memlayer.Options{NoTmpFile: true, NoDirentTypes: true},
+		opt: union.Options{Whiteouts: union.WhiteoutDevice, Redirect: true, Size: 1 << 30, Inodes: 1 << 20}},
 }
 
 func (v *variant) aufs() bool { return v.opt.Whiteouts == union.WhiteoutAufs }
