@@ -29,7 +29,9 @@ type rawFS struct {
 	// writeOut makes the kernel hand over what it holds back of a file and drop
 	// it from its cache; nil without write-back.
 	writeOut func(node uint64)
-	owners   owners
+	// dropAttrs makes the kernel forget the attributes of a node.
+	dropAttrs func(node uint64)
+	owners    owners
 	// opens is the passthrough profile, nil in the zero-message one.
 	opens *openTable
 }

@@ -6,6 +6,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/fs/union"
 )
 
 func (r *rawFS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
@@ -209,7 +211,7 @@ func (r *rawFS) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, out *fu
 		if len(inbuf) < 4 {
 			return fuse.EINVAL
 		}
-		return r.status(r.union.SetFlags(n, binary.LittleEndian.Uint32(inbuf)))
+		return r.setFlags(n, in.NodeId, binary.LittleEndian.Uint32(inbuf))
 	case fsIOCGetXAttr:
 		flags, err := r.union.Flags(n)
 		if err == nil && len(outbuf) >= fsxattrSize {
@@ -231,9 +233,19 @@ func (r *rawFS) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, out *fu
 		if err != nil {
 			return r.status(err)
 		}
-		return r.status(r.union.SetFlags(n, flags))
+		return r.setFlags(n, in.NodeId, flags)
 	}
 	return fuse.Status(unix.ENOTTY)
+}
+
+// setFlags sets the flags of chattr(1). The kernel does not know that an ioctl
+// moves the time of the last change.
+func (r *rawFS) setFlags(n *union.Node, id uint64, flags uint32) fuse.Status {
+	err := r.union.SetFlags(n, flags)
+	if err == nil {
+		r.dropAttrs(id)
+	}
+	return r.status(err)
 }
 
 // setXFlags returns the flags of a file after a struct fsxattr was set on it.

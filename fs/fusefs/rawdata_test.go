@@ -4,7 +4,12 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/fs/layer/memlayer"
+	"github.com/laminafs/lamina/fs/mountopt"
+	"github.com/laminafs/lamina/fs/union"
 )
 
 // What cannot be kept is refused: a project id that was taken and forgotten
@@ -35,5 +40,46 @@ func TestSettingWhatIsNotKeptIsRefused(t *testing.T) {
 	}
 	if _, err := setXFlags(0, make([]byte, fsxattrSize-1)); err != unix.EINVAL {
 		t.Errorf("half a structure: %v", err)
+	}
+}
+
+// A backup that goes by the time of the last change would miss what chattr(1)
+// changed, for the kernel keeps what it was told of a file for good.
+func TestChangedFlagsShowInTheTimeOfTheLastChange(t *testing.T) {
+	fs := memlayer.New(memlayer.Options{})
+	fs.MustBuild(`
+		upper/f f 0644 "data"
+		work    d
+	`)
+	u, err := union.New(union.Config{
+		Upper: &union.Branch{Name: "upper", Root: fs.Dir("upper")},
+		Work:  &union.Branch{Name: "work", Root: fs.Dir("work")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	n, before, err := u.Lookup(u.Root(), "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told []uint64
+	r := newRawFS(u, &mountopt.Options{})
+	r.dropAttrs = func(node uint64) { told = append(told, node) }
+
+	nodump := binary.LittleEndian.AppendUint32(nil, unix.STATX_ATTR_NODUMP)
+	fsx := make([]byte, fsxattrSize)
+	for cmd, arg := range map[uint32][]byte{fsIOCSetFlags: nodump, fsIOCSetXAttr: fsx} {
+		in := fuse.IoctlIn{Cmd: cmd}
+		in.NodeId = n.ID()
+		if st := r.Ioctl(nil, &in, arg, &fuse.IoctlOut{}, nil); st != fuse.OK {
+			t.Fatalf("ioctl %#x: %v", cmd, st)
+		}
+	}
+	if len(told) != 2 || told[0] != n.ID() || told[1] != n.ID() {
+		t.Errorf("the kernel was told of %v, want %d twice", told, n.ID())
+	}
+	if after, err := u.GetAttr(n); err != nil || after.Ctime == before.Ctime {
+		t.Errorf("last change %v, before %v (%v)", after.Ctime, before.Ctime, err)
 	}
 }

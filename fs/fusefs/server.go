@@ -69,8 +69,9 @@ func Mount(cfg Config) (*Server, error) {
 		// The answer tells only whether the kernel has the directory at all.
 		_ = s.conn.dropInode(dir.ID())
 	})
+	// These answers tell only whether the kernel has the file at all.
+	s.raw.dropAttrs = func(node uint64) { _ = s.conn.dropAttrs(node) }
 	if s.writeback() {
-		// The answer tells only whether the kernel has the file at all.
 		s.raw.writeOut = func(node uint64) { _ = s.conn.dropInode(node) }
 	}
 	s.choosePassthrough(cfg.Log)
