@@ -661,7 +661,7 @@ func (fs *FS) markMetacopy(n *Node, f layer.File, size int64) error {
 // redirectData makes sure that a metacopy file in the upper finds its data under
 // any name. As in the kernel the redirect is the path at which the lower layers,
 // merged, show the file, not the one in the layer of the data: a layer between
-// the two may have a whiteout there, or another metacopy file on the way.
+// the two may have a whiteout there.
 func (fs *FS) redirectData(n *Node, o layer.Object) error {
 	m, err := fs.readMarks(objectXattrs{o})
 	if err != nil || m.redirect != nil && m.redirect.Absolute {

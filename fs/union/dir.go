@@ -117,7 +117,7 @@ type dirNode struct {
 	absent    string
 	absentGen uint64
 	// redirect is what the upper part is marked with.
-	redirect *whiteout.Redirect
+	redirect atomic.Pointer[whiteout.Redirect]
 	// misses counts answers that took system calls in every part.
 	misses int
 	// impure tells that the upper part is marked as holding copied-up or

@@ -31,6 +31,11 @@ func (fs *FS) Link(n, p *Node, name string) (Attr, error) {
 		return Attr{}, err
 	}
 	defer obj.Close()
+	if n.has(stateMetacopy) {
+		if err := fs.redirectData(n, obj); err != nil {
+			return Attr{}, err
+		}
+	}
 	if err := fs.linkObject(n, obj, p, name); err != nil {
 		return Attr{}, err
 	}

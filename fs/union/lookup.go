@@ -147,15 +147,22 @@ func (fs *FS) nodeFor(p *Node, name string, f *found) (*Node, error) {
 	return fs.newNode(p, name, f), nil
 }
 
-// newNode makes the node of a found object, with one reference.
+// newNode makes the node of a found object, with one reference. The lock of p is
+// held.
 func (fs *FS) newNode(p *Node, name string, f *found) *Node {
 	n := &Node{parent: p, name: name, typ: f.st.Type()}
-	n.ino.Store(fs.inoOf(f))
+	if e := p.dir.table.get(name); e != nil && e.ino != 0 {
+		// The number that was listed. Where the upper cannot note what an
+		// object is a copy of, its own would be another one.
+		n.ino.Store(e.ino)
+	} else {
+		n.ino.Store(fs.inoOf(f))
+	}
 	n.refs.Store(1)
 	if f.isDir() {
 		d := &dirNode{lowers: f.lowers, impure: f.m.impure}
 		if f.upper {
-			d.redirect = f.m.redirect
+			d.redirect.Store(f.m.redirect)
 		}
 		if f.upperDir != nil {
 			d.upper.Store(f.upperDir)

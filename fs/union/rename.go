@@ -320,7 +320,7 @@ func (fs *FS) setOpaque(n *Node) error {
 // else the path from the root.
 func (fs *FS) setRedirect(n *Node, sameDir bool) error {
 	d := n.dir
-	if d.redirect != nil && (d.redirect.Absolute || sameDir) {
+	if old := d.redirect.Load(); old != nil && (old.Absolute || sameDir) {
 		return nil
 	}
 	red := whiteout.Redirect{}
@@ -343,7 +343,7 @@ func (fs *FS) setRedirect(n *Node, sameDir bool) error {
 		return err
 	}
 	fs.stats.Redirects.Add(1)
-	d.redirect = &red
+	d.redirect.Store(&red)
 	return nil
 }
 
@@ -360,7 +360,7 @@ func originPath(n *Node) []string {
 		if p == nil {
 			break
 		}
-		if r := n.dir.redirect; r != nil {
+		if r := n.dir.redirect.Load(); r != nil {
 			if r.Absolute {
 				for i := len(r.Path) - 1; i >= 0; i-- {
 					rev = append(rev, r.Path[i])
