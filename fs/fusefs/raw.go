@@ -240,12 +240,24 @@ func (r *rawFS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut
 		}
 	}
 	a, err := r.union.SetAttr(n, c)
+	if err == unix.EPERM && in.Valid&touched == fattrTouch {
+		c.Mtime = c.Atime
+		a, err = r.union.SetAttr(n, c)
+	}
 	if err != nil {
 		return r.status(err)
 	}
 	r.attr(out, &a)
 	return fuse.OK
 }
+
+// fattrTouch is how a kernel with write-back asks to set both times to now: as
+// that knows its own time of the last write, it sends that one in full. Any
+// writer may set the time to now, also of an append-only file, but no other.
+const (
+	fattrTouch = fuse.FATTR_ATIME | fuse.FATTR_ATIME_NOW | fuse.FATTR_MTIME | fattrCtime
+	touched    = fattrTouch | fuse.FATTR_MTIME_NOW
+)
 
 func timeOf(sec uint64, nsec uint32, now bool) *layer.Time {
 	if now {

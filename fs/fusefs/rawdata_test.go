@@ -46,25 +46,13 @@ func TestSettingWhatIsNotKeptIsRefused(t *testing.T) {
 // A backup that goes by the time of the last change would miss what chattr(1)
 // changed, for the kernel keeps what it was told of a file for good.
 func TestChangedFlagsShowInTheTimeOfTheLastChange(t *testing.T) {
-	fs := memlayer.New(memlayer.Options{})
-	fs.MustBuild(`
-		upper/f f 0644 "data"
-		work    d
-	`)
-	u, err := union.New(union.Config{
-		Upper: &union.Branch{Name: "upper", Root: fs.Dir("upper")},
-		Work:  &union.Branch{Name: "work", Root: fs.Dir("work")},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer u.Close()
-	n, before, err := u.Lookup(u.Root(), "f")
+	r, n := rawFile(t)
+	u := r.union
+	before, err := u.GetAttr(n)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var told []uint64
-	r := newRawFS(u, &mountopt.Options{})
 	r.dropAttrs = func(node uint64) { told = append(told, node) }
 
 	nodump := binary.LittleEndian.AppendUint32(nil, unix.STATX_ATTR_NODUMP)
@@ -82,4 +70,55 @@ func TestChangedFlagsShowInTheTimeOfTheLastChange(t *testing.T) {
 	if after, err := u.GetAttr(n); err != nil || after.Ctime == before.Ctime {
 		t.Errorf("last change %v, before %v (%v)", after.Ctime, before.Ctime, err)
 	}
+}
+
+// touch(1) of a log that may only grow works, and setting it back does not.
+func TestAppendOnlyFilesCanBeTouched(t *testing.T) {
+	r, n := rawFile(t)
+	if err := r.union.SetFlags(n, unix.STATX_ATTR_APPEND); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		how   string
+		valid uint32
+		want  fuse.Status
+	}{
+		{"touch with write-back", fuse.FATTR_ATIME | fuse.FATTR_ATIME_NOW | fuse.FATTR_MTIME | fattrCtime, fuse.OK},
+		{"touch", fuse.FATTR_ATIME | fuse.FATTR_ATIME_NOW | fuse.FATTR_MTIME | fuse.FATTR_MTIME_NOW, fuse.OK},
+		{"touch -d", fuse.FATTR_ATIME | fuse.FATTR_MTIME | fattrCtime, fuse.EPERM},
+		{"touch -m -d", fuse.FATTR_MTIME | fattrCtime, fuse.EPERM},
+	} {
+		in := fuse.SetAttrIn{}
+		in.NodeId, in.Valid, in.Mtime, in.Ctime = n.ID(), c.valid, 1e9, 1e9
+		if st := r.SetAttr(nil, &in, &fuse.AttrOut{}); st != c.want {
+			t.Errorf("%s: %v, want %v", c.how, st, c.want)
+		}
+	}
+}
+
+// rawFile serves a union that has a file in its upper.
+func rawFile(t *testing.T) (*rawFS, *union.Node) {
+	t.Helper()
+	fs := memlayer.New(memlayer.Options{})
+	fs.MustBuild(`
+		upper/f f 0644 "data"
+		work    d
+	`)
+	u, err := union.New(union.Config{
+		Upper: &union.Branch{Name: "upper", Root: fs.Dir("upper")},
+		Work:  &union.Branch{Name: "work", Root: fs.Dir("work")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := u.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	n, _, err := u.Lookup(u.Root(), "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newRawFS(u, &mountopt.Options{}), n
 }
