@@ -132,8 +132,11 @@ func (s *Server) kernelOptions(logger *log.Logger) *fuse.MountOptions {
 		// The mount may be mapped by mount_setattr(2): only requests that make
 		// something then say for whom, and nothing else is asked.
 		IDMappedMount: s.opt.DefaultPermissions.Or(true),
+		// CAP_ASYNC_DIO is not among them: what is read through the cache while
+		// an asynchronous direct write is under way would stay there for good,
+		// as nothing drops it when the write is done (fuse_aio_complete).
 		ExtraCapabilities: fuse.CAP_DONT_MASK | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_SETXATTR_EXT |
-			fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_IOCTL_DIR | fuse.CAP_ASYNC_DIO,
+			fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_IOCTL_DIR,
 	}
 	if o.MaxWrite == 0 {
 		o.MaxWrite = 1 << 20

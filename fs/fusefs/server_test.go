@@ -1,0 +1,26 @@
+package fusefs
+
+import (
+	"log"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/laminafs/lamina/fs/mountopt"
+)
+
+// A database that writes asynchronously past the cache, and a backup that reads
+// through it: with CAP_ASYNC_DIO the backup is shown old data until it leaves
+// the cache (xfstests generic/451).
+func TestDirectWritesLeaveNoOldDataInTheCache(t *testing.T) {
+	for _, writeback := range []bool{false, true} {
+		s := &Server{opt: mountopt.Options{Writeback: &writeback}}
+		o := s.kernelOptions(log.Default())
+		if caps := o.ExtraCapabilities &^ o.DisabledCapabilities; caps&fuse.CAP_ASYNC_DIO != 0 {
+			t.Errorf("writeback=%v asks for asynchronous direct I/O", writeback)
+		}
+		if cached := o.ExtraCapabilities&fuse.CAP_WRITEBACK_CACHE != 0; cached != writeback {
+			t.Errorf("writeback=%v asks for write-back: %v", writeback, cached)
+		}
+	}
+}
