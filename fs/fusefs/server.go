@@ -132,11 +132,15 @@ func (s *Server) kernelOptions(logger *log.Logger) *fuse.MountOptions {
 		// The mount may be mapped by mount_setattr(2): only requests that make
 		// something then say for whom, and nothing else is asked.
 		IDMappedMount: s.opt.DefaultPermissions.Or(true),
+		// CAP_NO_EXPORT_SUPPORT: a file handle would hold a node, which is forgotten
+		// with the kernel's cache and means another file in the next mount. Who
+		// asks for one is better told that there are none.
+		//
 		// CAP_ASYNC_DIO is not among them: what is read through the cache while
 		// an asynchronous direct write is under way would stay there for good,
 		// as nothing drops it when the write is done (fuse_aio_complete).
 		ExtraCapabilities: fuse.CAP_DONT_MASK | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_SETXATTR_EXT |
-			fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_IOCTL_DIR,
+			fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_IOCTL_DIR | fuse.CAP_NO_EXPORT_SUPPORT,
 	}
 	if o.MaxWrite == 0 {
 		o.MaxWrite = 1 << 20

@@ -24,3 +24,12 @@ func TestDirectWritesLeaveNoOldDataInTheCache(t *testing.T) {
 		}
 	}
 }
+
+// A program that remembers files by handle (name_to_handle_at) must hear that it
+// cannot, as from kernel overlayfs, and not get ESTALE or another file later.
+func TestFilesHaveNoHandles(t *testing.T) {
+	s := &Server{opt: mountopt.Options{Writeback: new(bool)}}
+	if o := s.kernelOptions(log.Default()); o.ExtraCapabilities&fuse.CAP_NO_EXPORT_SUPPORT == 0 {
+		t.Error("the kernel gives out file handles that nothing can be opened with")
+	}
+}
