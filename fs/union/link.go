@@ -85,9 +85,7 @@ func (fs *FS) linkObject(n *Node, obj layer.Object, p *Node, name string) error 
 	if err := fs.linkPlain(obj, h.obj, name); err != nil {
 		return err
 	}
-	if err := fs.dropAufsIfAny(d.upper.Load(), h.obj, name); err != nil {
-		return err
-	}
+	fs.dropAufsAfter(p, h.obj, name)
 	fs.registerLinked(n, st)
 	d.table.put(entry{name: name, node: n, typ: uint16(n.typ)})
 	d.gen++

@@ -218,6 +218,9 @@ func (fs *FS) tryWhiteoutDevice() error {
 func (fs *FS) markOpaque(dir layer.Dir) error {
 	if fs.opt.Whiteouts == WhiteoutAufs {
 		f, err := dir.OpenFile(whiteout.AufsOpaque, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o444)
+		if err == unix.EEXIST {
+			return nil
+		}
 		if err != nil {
 			return err
 		}

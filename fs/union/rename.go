@@ -457,14 +457,14 @@ func (r *renaming) replace() error {
 	return r.physical(func() error {
 		switch {
 		case fs.opt.Whiteouts != WhiteoutDevice && leave:
-			return r.replaceThenWhiteOut()
+			return r.leaveWhiteout(whited)
 		case whited && leave:
 			// The whiteout in the way is the one to leave.
 			return r.oup.Rename(r.oname, r.nup, r.nname, unix.RENAME_EXCHANGE)
 		case leave:
 			err := r.oup.Rename(r.oname, r.nup, r.nname, unix.RENAME_WHITEOUT)
 			if err == unix.EINVAL || err == unix.EPERM { // older kernels, other filesystems
-				return r.replaceThenWhiteOut()
+				return r.leaveWhiteout(whited)
 			}
 			return err
 		case whited && isDir:
@@ -473,25 +473,6 @@ func (r *renaming) replace() error {
 			return r.oup.Rename(r.oname, r.nup, r.nname, 0)
 		}
 	})
-}
-
-// replaceThenWhiteOut leaves the whiteout in a step of its own.
-//
-// Crash in between: the object has its new name, and the old one shows what the
-// lower layers have there.
-func (r *renaming) replaceThenWhiteOut() error {
-	fs := r.fs
-	whited := false
-	if r.dst.node == nil {
-		var err error
-		if whited, err = fs.takenByWhiteout(r.nup, r.nname); err != nil {
-			return err
-		}
-	}
-	if err := fs.overWhiteout(r.oup, r.oname, r.nup, r.nname, whited && r.src.node.dir != nil); err != nil {
-		return err
-	}
-	return fs.whiteOut(r.op, r.oup, r.oname, false)
 }
 
 // physical runs the step that moves. Names of upper directories change with it,

@@ -11,6 +11,7 @@ import (
 	"github.com/laminafs/lamina/fs/layer"
 	"github.com/laminafs/lamina/fs/layer/memlayer"
 	"github.com/laminafs/lamina/fs/union"
+	"github.com/laminafs/lamina/whiteout"
 )
 
 // A scenario is one change of a small union. The tests of faults and of crashes
@@ -27,6 +28,8 @@ type scenario struct {
 	// from is the path that a rename takes away: where the upper cannot move
 	// and leave a whiteout in one step, both names may be found after a crash.
 	from string
+	// empty is a directory that must be empty afterwards.
+	empty string
 	// countless tells that a link count may be one too high, when it cannot
 	// be noted after the change.
 	countless bool
@@ -96,6 +99,8 @@ type variant struct {
 var variants = []*variant{
 	{name: "device", opt: union.Options{Whiteouts: union.WhiteoutDevice, Redirect: true}},
 	{name: "xdev", xdev: true, opt: union.Options{Whiteouts: union.WhiteoutDevice, Redirect: true}},
+	{name: "xattr", splits: true, opt: union.Options{Whiteouts: union.WhiteoutXattr, Prefix: whiteout.User, Redirect: true}},
+	{name: "aufs", opt: union.Options{Whiteouts: union.WhiteoutAufs}},
 	{name: "reflink", mem: memlayer.Options{Reflink: true},
 		opt: union.Options{Whiteouts: union.WhiteoutDevice, Redirect: true, Size: 1 << 30, Inodes: 1 << 20}},
 	{name: "old kernel", mem: memlayer.Options{NoTmpFile: true, NoDirentTypes: true},
@@ -103,6 +108,14 @@ var variants = []*variant{
 }
 
 func (v *variant) aufs() bool { return v.opt.Whiteouts == union.WhiteoutAufs }
+
+// nameless tells that a copy of such a mode cannot carry the handle of what it
+// is a copy of, so its inode number is another one once the union has forgotten
+// it: aufs has no xattrs, and user xattrs exist on files and directories only.
+func (v *variant) nameless(mode string) bool {
+	file := strings.HasPrefix(mode, "10") || strings.HasPrefix(mode, "04")
+	return v.aufs() || v.opt.Prefix == whiteout.User && !file
+}
 
 // disks are the filesystems below a union.
 type disks struct{ upper, lower *memlayer.FS } // lower is the same as upper unless xdev

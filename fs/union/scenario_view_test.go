@@ -229,24 +229,41 @@ func (v *view) differ(got *view) string {
 	return out.String()
 }
 
+// identities returns the view without the identity of copies that cannot keep
+// it.
+func (v *variant) identities(all *view) *view {
+	out := *all
+	out.lines = maps.Clone(all.lines)
+	for path, line := range all.lines {
+		if v.nameless(line) {
+			out.lines[path] = lineWithout(line, " was=", " with=", " new")
+		}
+	}
+	return &out
+}
+
 // without returns the view without the words of its lines that begin so.
 func (v *view) without(words ...string) *view {
 	out := *v
 	out.lines = map[string]string{}
 	for path, line := range v.lines {
-		for _, w := range words {
-			for i := strings.Index(line, w); i >= 0; i = strings.Index(line, w) {
-				end := strings.IndexByte(line[i+1:], ' ')
-				if end < 0 {
-					line = line[:i]
-				} else {
-					line = line[:i] + line[i+1+end:]
-				}
-			}
-		}
-		out.lines[path] = line
+		out.lines[path] = lineWithout(line, words...)
 	}
 	return &out
+}
+
+func lineWithout(line string, words ...string) string {
+	for _, w := range words {
+		for i := strings.Index(line, w); i >= 0; i = strings.Index(line, w) {
+			end := strings.IndexByte(line[i+1:], ' ')
+			if end < 0 {
+				line = line[:i]
+			} else {
+				line = line[:i] + line[i+1+end:]
+			}
+		}
+	}
+	return line
 }
 
 // clock says which times a view may show.
