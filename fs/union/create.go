@@ -20,6 +20,9 @@ type birth struct {
 	rdev   uint64
 	target string // of a symbolic link
 	caller Caller
+	// hidden tells that a .wh. name hides what lower layers have: a new
+	// directory must go on doing so.
+	hidden bool
 }
 
 // Create makes a regular file and returns its node with one reference.
@@ -130,7 +133,14 @@ func (fs *FS) existsLocked(p *Node, name string) (bool, error) {
 // Crash after making it in its place: it is there. Crash while it is staged:
 // it is swept from the work directory at the next mount.
 func (fs *FS) makeIn(p *Node, up layer.Dir, name string, b *birth, in *inheritance) (*Node, layer.Stat, error) {
-	direct := b.caller.UID == fs.self.UID && (in.setgid || b.caller.GID == fs.self.GID)
+	if b.typ == unix.S_IFDIR && p.dir.merged() {
+		h, err := fs.probeAufs(p.dir.upper.Load(), up, name, false)
+		if err != nil {
+			return nil, layer.Stat{}, err
+		}
+		b.hidden = h.kind == hitWhiteout
+	}
+	direct := b.caller.UID == fs.self.UID && (in.setgid || b.caller.GID == fs.self.GID) && !b.hidden
 	if direct {
 		f, err := fs.makeDirect(up, name, b, in)
 		if err == nil {
@@ -188,7 +198,7 @@ func (fs *FS) makeStaged(p *Node, up layer.Dir, name string, b *birth, in *inher
 	if err != nil {
 		return fail(err)
 	}
-	if b.typ == unix.S_IFDIR && p.dir.merged() && taken {
+	if b.typ == unix.S_IFDIR && p.dir.merged() && (taken || b.hidden) {
 		dir, err := fs.work.dir.OpenDir(tmp)
 		if err != nil {
 			return fail(err)
@@ -278,7 +288,7 @@ func (fs *FS) born(p *Node, up layer.Dir, name string, b *birth, f layer.File, o
 	upDir := p.dir.upper.Load()
 	found := found{st: st, upper: true, top: lowerRef{upDir, name}}
 	if b.typ == unix.S_IFDIR {
-		found.upperDir = &realDir{br: upDir.br, parent: upDir, name: name, opaque: over && p.dir.merged()}
+		found.upperDir = &realDir{br: upDir.br, parent: upDir, name: name, opaque: (over || b.hidden) && p.dir.merged()}
 		found.upperDir.noAufs.Store(true)
 	}
 	n := fs.newNode(p, name, &found)
