@@ -25,7 +25,7 @@ func stored(attr string) (string, error) {
 		if strings.HasPrefix(attr, string(p)) {
 			esc, ok := p.Escape(attr)
 			if !ok {
-				return "", unix.EPERM
+				return "", unix.EOPNOTSUPP // too long, as in the kernel
 			}
 			return esc, nil
 		}
@@ -42,8 +42,8 @@ func (fs *FS) presented(attr string) (string, bool) {
 		return "", false
 	}
 	for _, p := range []whiteout.Prefix{whiteout.Trusted, whiteout.User} {
-		if un, ok := p.Unescape(attr); ok {
-			return un, true
+		if strings.HasPrefix(attr, string(p)) {
+			return p.Unescape(attr)
 		}
 	}
 	return attr, true

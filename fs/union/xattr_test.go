@@ -1,0 +1,54 @@
+package union
+
+import (
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/fs/layer/memlayer"
+)
+
+// A container that mounts unions itself, rootless or not, keeps their marks in
+// the files of its own root, and must find them by the names it gave.
+func TestMarksOfNestedUnionsAreListedAsTheyWereSet(t *testing.T) {
+	disk := memlayer.New(memlayer.Options{})
+	disk.MustBuild("low/file f\nup d\nwork d")
+	u, err := New(Config{
+		Lowers: []Branch{{Name: "low", Root: disk.Dir("low")}},
+		Upper:  &Branch{Name: "up", Root: disk.Dir("up")},
+		Work:   &Branch{Name: "work", Root: disk.Dir("work")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { u.Close() })
+	n, _, err := u.Lookup(u.Root(), "file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"trusted.overlay.opaque", "user.overlay.opaque", "user.plain"}
+	for _, name := range names {
+		if err := u.Setxattr(n, name, []byte("y"), 0, false); err != nil {
+			t.Errorf("set %s: %v", name, err)
+		}
+	}
+	buf := make([]byte, 1000)
+	k, err := u.Listxattr(n, buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := splitNames(buf[:k])
+	slices.Sort(got)
+	if !slices.Equal(got, names) {
+		t.Errorf("listed: %q, want %q", got, names)
+	}
+	for _, name := range got {
+		if _, err := u.Getxattr(n, name, buf); err != nil {
+			t.Errorf("get the listed %s: %v", name, err)
+		}
+	}
+	if _, err := u.Getxattr(n, "user.overlay.origin", buf); err != unix.ENODATA {
+		t.Errorf("a mark of the union itself: %v, want ENODATA", err)
+	}
+}
