@@ -252,7 +252,28 @@ func (o *hostObject) Handle() (FileHandle, error) {
 	if err != nil {
 		return FileHandle{}, err
 	}
+	if h.Type() == fileIDInode64 {
+		if err := o.refuseFUSE(); err != nil {
+			return FileHandle{}, err
+		}
+	}
 	return FileHandle{Type: h.Type(), Bytes: h.Bytes()}, nil
+}
+
+// fileIDInode64 is the type of handles of FUSE (FILEID_INO64_GEN), and of XFS.
+const fileIDInode64 = 0x81
+
+// refuseFUSE gives EOPNOTSUPP for a file on FUSE: its handle holds the server's
+// number of a node, which is that of another file in the server's next run.
+func (o *hostObject) refuseFUSE() error {
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Fstatfs(o.fd, &st) }); err != nil {
+		return err
+	}
+	if st.Type == unix.FUSE_SUPER_MAGIC {
+		return unix.EOPNOTSUPP
+	}
+	return nil
 }
 
 // hostDir is a directory opened with O_PATH. What needs more than that (its
