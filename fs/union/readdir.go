@@ -20,7 +20,8 @@ type Listed struct {
 // ReadDir lists directory p from position pos, 0 being the start, by calling
 // emit until it returns false. "." and ".." are not listed. Positions stay
 // valid while the directory changes: a name that is there all the time is
-// listed exactly once.
+// listed exactly once, and one that was made after the listing began not at all,
+// so that who makes or renames files while listing comes to an end.
 func (fs *FS) ReadDir(p *Node, pos uint64, emit func(Listed) bool) error {
 	if p.dir == nil {
 		return unix.ENOTDIR
@@ -39,7 +40,7 @@ func (fs *FS) ReadDir(p *Node, pos uint64, emit func(Listed) bool) error {
 	}
 	defer d.mu.RUnlock()
 	t := &d.table
-	for i := t.after(uint32(min(pos, 1<<32-1))); i < len(t.entries); i++ {
+	for i := t.listFrom(pos); i >= 0; i-- {
 		e := &t.entries[i]
 		if e.seq == 0 {
 			continue
@@ -48,7 +49,7 @@ func (fs *FS) ReadDir(p *Node, pos uint64, emit func(Listed) bool) error {
 		if e.node != nil {
 			ino = e.node.Ino()
 		}
-		if !emit(Listed{Name: e.name, Ino: ino, Type: uint32(e.typ), Pos: uint64(e.seq)}) {
+		if !emit(Listed{Name: e.name, Ino: ino, Type: uint32(e.typ), Pos: e.pos()}) {
 			return nil
 		}
 	}
@@ -73,7 +74,7 @@ func (fs *FS) completeLocked(p *Node) error {
 	}
 	fs.stats.Listings.Add(1)
 	// What is known already keeps its place, to which ids may refer.
-	merge := merger{fs: fs, p: p, table: d.table.clone(), hidden: map[string]bool{}}
+	merge := merger{fs: fs, p: p, table: d.table.clone(), known: d.table.lastSeq, hidden: map[string]bool{}}
 	parts := d.lowers
 	if up := d.upper.Load(); up != nil {
 		if err := merge.part(up, 0, len(parts) == 0); err != nil {
@@ -94,6 +95,7 @@ type merger struct {
 	fs     *FS
 	p      *Node
 	table  dirTable
+	known  uint32          // lastSeq of what was known before
 	hidden map[string]bool // names that a whiteout has ended
 }
 
@@ -217,6 +219,7 @@ func (m *merger) dev(rd *realDir, dir layer.Dir) (uint64, error) {
 // finish makes the merged table the directory's.
 func (m *merger) finish() {
 	d := m.p.dir
+	m.table.reverse(m.known)
 	m.table.complete = true
 	d.table = m.table
 	d.gen++

@@ -2,6 +2,7 @@ package union
 
 import (
 	"hash/maphash"
+	"math"
 	"slices"
 	"sort"
 )
@@ -11,18 +12,29 @@ type entry struct {
 	name string
 	node *Node  // nil until someone asked for it
 	ino  uint64 // as listed; the node's own number counts where there is one
-	seq  uint32 // place in the listing, from 1; 0: free
+	seq  uint32 // age, from 1, see pos; 0: free
 	refs uint32 // references given out without a node, see virtual.go
 	typ  uint16 // S_IFMT bits
 	part int16  // which part of the directory provides it: 0 the upper, n the n-th lower
 }
 
+// listTop is the position behind which the listing of the oldest entry would
+// stand. Positions fit into the offsets of 32-bit programs.
+const (
+	listTop = 1 << 31
+	posMask = 1<<33 - 1
+)
+
+// pos returns the position behind the entry in a listing.
+func (e *entry) pos() uint64 { return (listTop - uint64(e.seq)) & posMask }
+
 // dirTable maps the names of a directory to its entries and keeps the order of
 // the listing. Entries are only appended, and keep their place until they are
-// removed: a reader that goes on from where it was sees each name that stays
-// exactly once, whatever else comes and goes.
+// removed; a listing goes from the last one to the first. So a reader that goes
+// on from where it was sees each name that stays exactly once, whatever else
+// comes and goes, and does not meet what is made meanwhile.
 type dirTable struct {
-	entries []entry // by seq; removed ones stay as holes until compact
+	entries []entry // by seq, the oldest first; removed ones stay as holes until compact
 	index   []int32 // open addressing: 1 + place in entries, 0 free
 	live    int
 	lastSeq uint32
@@ -51,7 +63,7 @@ func (t *dirTable) get(name string) *entry {
 	}
 }
 
-// put adds an entry at the end of the listing, or changes the one that has the
+// put adds an entry at the start of the listing, or changes the one that has the
 // name in its place.
 func (t *dirTable) put(e entry) *entry {
 	if old := t.get(e.name); old != nil {
@@ -65,12 +77,42 @@ func (t *dirTable) put(e entry) *entry {
 	if len(t.index) == 0 || (len(t.entries)+1)*4 > len(t.index)*3 {
 		t.rebuild()
 	}
-	t.lastSeq++
+	if t.lastSeq++; t.lastSeq == listTop {
+		t.lastSeq++ // its position would be the start
+	}
 	e.seq = t.lastSeq
 	t.entries = append(t.entries, e)
 	t.insert(int32(len(t.entries)))
 	t.live++
 	return &t.entries[len(t.entries)-1]
+}
+
+// reverse turns the order of the entries younger than seq around, and thus lists
+// a directory in the order in which its parts were read. Nobody may know a
+// position among them yet.
+func (t *dirTable) reverse(seq uint32) {
+	young := t.entries[t.after(seq):]
+	slices.Reverse(young)
+	for i := range young {
+		j := len(young) - 1 - i
+		if i < j {
+			young[i].seq, young[j].seq = young[j].seq, young[i].seq
+		}
+	}
+	t.rebuild()
+}
+
+// listFrom returns the index in entries of the first one that a listing shows
+// from a position on, -1 if there is none.
+func (t *dirTable) listFrom(pos uint64) int {
+	if pos == 0 {
+		return len(t.entries) - 1
+	}
+	seq := (listTop - pos) & posMask
+	if seq == 0 || seq > math.MaxUint32 {
+		return -1
+	}
+	return t.after(uint32(seq)-1) - 1
 }
 
 // reserve makes room for n entries in a table that has none.
