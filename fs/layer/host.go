@@ -244,7 +244,7 @@ func (o *hostObject) Reopen(flags int) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &hostFile{hostObject{fd: fd}}, nil
+	return &hostFile{hostObject: hostObject{fd: fd}}, nil
 }
 
 func (o *hostObject) Handle() (FileHandle, error) {
@@ -326,6 +326,7 @@ func (d *hostDir) Lookup(name string) (Object, error) {
 }
 
 func (d *hostDir) OpenFile(name string, flags int, mode uint32) (File, error) {
+	end := int64(0)
 	if flags&(unix.O_CREAT|unix.O_EXCL) != unix.O_CREAT|unix.O_EXCL {
 		// Opening a device runs its driver, so look before.
 		st, err := d.StatAt(name)
@@ -334,6 +335,7 @@ func (d *hostDir) OpenFile(name string, flags int, mode uint32) (File, error) {
 		}
 		switch st.Type() {
 		case unix.S_IFREG:
+			end = st.Size
 		case unix.S_IFDIR:
 			return nil, unix.EISDIR
 		case unix.S_IFLNK:
@@ -348,7 +350,7 @@ func (d *hostDir) OpenFile(name string, flags int, mode uint32) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &hostFile{hostObject{fd: fd}}, nil
+	return &hostFile{hostObject{fd: fd}, end}, nil
 }
 
 func (d *hostDir) OpenDir(name string) (Dir, error) {
@@ -472,7 +474,7 @@ func (d *hostDir) TmpFile(mode uint32) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &hostFile{hostObject{fd: fd}}, nil
+	return &hostFile{hostObject: hostObject{fd: fd}}, nil
 }
 
 func (d *hostDir) Sync() error {

@@ -162,3 +162,38 @@ func atime(t *testing.T, path string) int64 {
 	}
 	return int64(st.Atim.Sec)
 }
+
+// What a file has gained since it was opened is read, too.
+func TestReadPastTheEndOfThen(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "f")
+	if err := os.WriteFile(path, []byte("then"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d, err := layer.OpenHost(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	f, err := d.OpenFile("f", unix.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	buf := make([]byte, 100)
+	if n, err := f.ReadAt(buf, 0); err != nil || string(buf[:n]) != "then" {
+		t.Errorf("read %q, %v", buf[:n], err)
+	}
+	if _, err := f.WriteAt([]byte(" and now"), 4); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := f.ReadAt(buf, 0); err != nil || string(buf[:n]) != "then and now" {
+		t.Errorf("read %q, %v, once it had grown", buf[:n], err)
+	}
+	if err := f.Truncate(2); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := f.ReadAt(buf, 0); err != nil || string(buf[:n]) != "th" {
+		t.Errorf("read %q, %v, once it was cut", buf[:n], err)
+	}
+}

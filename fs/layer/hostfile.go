@@ -10,7 +10,13 @@ import (
 )
 
 // hostFile is a regular file opened for reading, writing or both.
-type hostFile struct{ hostObject }
+type hostFile struct {
+	hostObject
+	// end is where the file ended when it was opened, 0 where nobody looked. A
+	// read that stops short right there has met the end, and needs no second
+	// one to tell that it was not merely interrupted.
+	end int64
+}
 
 func (f *hostFile) ReadAt(p []byte, off int64) (int, error) {
 	done := 0
@@ -19,10 +25,10 @@ func (f *hostFile) ReadAt(p []byte, off int64) (int, error) {
 		if err != nil {
 			return done, err
 		}
-		if n == 0 {
+		done += n
+		if n == 0 || off+int64(done) == f.end {
 			break
 		}
-		done += n
 	}
 	return done, nil
 }
