@@ -4,6 +4,9 @@ import (
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/fs/union"
 )
 
 // A package manager that rewrites a setuid program with file capabilities finds
@@ -30,6 +33,51 @@ func TestRootKeepsSetuidOfFilesWithCapabilities(t *testing.T) {
 		in.Valid, in.Caller.Uid = c.valid, c.uid
 		if got := r.keepsPriv(in); got != c.keeps {
 			t.Errorf("%s: keeps setuid: %v, want %v", c.name, got, c.keeps)
+		}
+	}
+}
+
+// A file that a group may use with the group's rights loses them when someone
+// else writes to it, in whatever way (xfstests generic/683 to 685).
+func TestStrangersWritesClearSgid(t *testing.T) {
+	for _, c := range []struct {
+		who        string
+		uid, gid   uint32
+		mode, want uint32
+	}{
+		{"a stranger", 1000, 1000, 0o2666, 0o666},
+		{"a stranger", 1000, 1000, 0o6766, 0o766},
+		{"a stranger", 1000, 1000, 0o2676, 0o676},
+		{"a member", 1000, 5, 0o2666, 0o2666},
+		{"root", 0, 0, 0o6676, 0o6676},
+	} {
+		for what, write := range map[string]func(r *rawFS, n *union.Node) fuse.Status{
+			"fallocate": func(r *rawFS, n *union.Node) fuse.Status {
+				in := fuse.FallocateIn{Length: 1, Mode: unix.FALLOC_FL_KEEP_SIZE}
+				in.NodeId, in.Uid, in.Gid = n.ID(), c.uid, c.gid
+				return r.Fallocate(nil, &in)
+			},
+			"copy_file_range": func(r *rawFS, n *union.Node) fuse.Status {
+				in := fuse.CopyFileRangeIn{NodeIdOut: n.ID(), Len: 1, OffOut: 8}
+				in.NodeId, in.Uid, in.Gid = n.ID(), c.uid, c.gid
+				_, st := r.CopyFileRange(nil, &in)
+				return st
+			},
+		} {
+			r, n := rawFile(t)
+			gid := uint32(5)
+			if _, err := r.union.SetAttr(n, union.Change{GID: &gid}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.union.SetAttr(n, union.Change{Mode: &c.mode}); err != nil {
+				t.Fatal(err)
+			}
+			if st := write(r, n); st != fuse.OK {
+				t.Fatalf("%s: %v", what, st)
+			}
+			if a, err := r.union.GetAttr(n); err != nil || a.Mode&0o7777 != c.want {
+				t.Errorf("%s by %s leaves %#o of %#o, want %#o (%v)", what, c.who, a.Mode&0o7777, c.mode, c.want, err)
+			}
 		}
 	}
 }

@@ -209,6 +209,11 @@ func (r *rawFS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut
 		c.Mode = &in.Mode
 	}
 	var err error
+	if c.KillPriv {
+		if err = r.dropForeignSgid(n, &in.Caller); err != nil {
+			return r.status(err)
+		}
+	}
 	if in.Valid&fuse.FATTR_UID != 0 {
 		if c.UID, err = r.owners.user.change(in.Owner.Uid); err != nil {
 			return r.status(err)

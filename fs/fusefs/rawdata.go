@@ -84,8 +84,28 @@ func (r *rawFS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	if in.Offset > maxOffset || in.Length > maxOffset-in.Offset {
 		return fuse.Status(unix.EFBIG)
 	}
+	if err := r.dropForeignSgid(n, &in.Caller); err != nil {
+		return r.status(err)
+	}
 	err := r.union.Fallocate(n, in.Mode, int64(in.Offset), int64(in.Length), in.Uid != 0)
 	return r.status(err)
+}
+
+// dropForeignSgid clears the sgid bit that has no group execution beside it when
+// someone outside of the group writes (setattr_should_drop_sgid); FUSE leaves
+// that to the server. Who is in the group by a supplementary one only counts as
+// outside.
+func (r *rawFS) dropForeignSgid(n *union.Node, who *fuse.Caller) error {
+	if who.Uid == 0 {
+		return nil
+	}
+	a, err := r.union.GetAttr(n)
+	if err != nil || a.Mode&(unix.S_ISGID|unix.S_IXGRP) != unix.S_ISGID || r.owners.group.shown(a.GID) == who.Gid {
+		return err
+	}
+	mode := a.Mode & 0o7777 &^ (unix.S_ISGID | unix.S_ISUID)
+	_, err = r.union.SetAttr(n, union.Change{Mode: &mode})
+	return err
 }
 
 func (r *rawFS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
@@ -108,6 +128,9 @@ func (r *rawFS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint
 	src, dst := r.node(in.NodeId), r.node(in.NodeIdOut)
 	if src == nil || dst == nil {
 		return 0, stale
+	}
+	if err := r.dropForeignSgid(dst, &in.Caller); err != nil {
+		return 0, r.status(err)
 	}
 	k, err := r.union.CopyRange(src, dst, int64(in.OffIn), int64(in.OffOut), int(min(in.Len, 1<<30)), in.Uid != 0)
 	r.count.written.Add(uint64(k))
