@@ -1,6 +1,7 @@
 package union
 
 import (
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -159,25 +160,26 @@ func (d *dirNode) parts(f func(*realDir) (bool, error)) error {
 // that a root may hold xattr whiteouts, impure that entries of the upper one come
 // from elsewhere. That a root is opaque for the layers below
 // it means nothing, as in the kernel.
-func (d *dirNode) readRootMarks(fs *FS) {
+func (d *dirNode) readRootMarks(fs *FS) error {
 	for _, b := range fs.allBranches() {
-		m := fs.readBranchMarks(b)
+		m, err := fs.readBranchMarks(b)
+		if err != nil {
+			return fmt.Errorf("union: layer %s: the marks of its root: %w", b.name, err)
+		}
 		d.impure = d.impure || b.upper && m.impure
 	}
+	return nil
 }
 
-// readBranchMarks reads the marks of one layer's root; one that cannot be read
-// has none.
-func (fs *FS) readBranchMarks(b *branch) marks {
+// readBranchMarks reads the marks of one layer's root. Without them deleted
+// files could be back.
+func (fs *FS) readBranchMarks(b *branch) (marks, error) {
 	h, err := b.root.open(fs)
 	if err != nil {
-		return marks{}
+		return marks{}, err
 	}
 	defer h.release()
 	m, err := fs.readMarks(objectXattrs{h.obj})
-	if err != nil {
-		return marks{}
-	}
 	b.root.xattrWhiteouts = m.xattrWhiteouts
-	return m
+	return m, err
 }

@@ -40,6 +40,7 @@ type lab struct {
 	warm          bool // the kernel remembers the whole tree
 	before, after *view
 	half          map[string]*view
+	apart         []*view // what a crash may leave where a whiteout is a step of its own
 	calls         []memlayer.Call
 	known         map[uint64]string
 	lowers        string
@@ -88,6 +89,15 @@ func newLab(t *testing.T, s *scenario, v *variant, warm bool) *lab {
 			t.Fatalf("%s: %v", why, err)
 		}
 		l.half[why] = b.show()
+		b.end()
+	}
+	if v.splits && s.over != "" {
+		l.apart = append(l.apart, both(l.before, l.after, s.from))
+		b = l.begin(t)
+		if err := rename(s.from, s.over, unix.RENAME_EXCHANGE)(b.u); err != nil {
+			t.Fatalf("exchange: %v", err)
+		}
+		l.apart = append(l.apart, b.show())
 		b.end()
 	}
 	return l

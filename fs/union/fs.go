@@ -295,7 +295,9 @@ func (fs *FS) openRoot() error {
 	}
 	d.lowers = lowers
 	n := &Node{typ: unix.S_IFDIR, dir: d}
-	d.readRootMarks(fs)
+	if err := d.readRootMarks(fs); err != nil {
+		return err
+	}
 	st, err := fs.rootStat(d)
 	if err != nil {
 		return err

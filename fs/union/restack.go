@@ -35,7 +35,10 @@ func (fs *FS) AddLower(index int, b Branch) ([]Restacked, error) {
 		b.Root.Close()
 		return nil, fmt.Errorf("union: layer %s: %w", b.Name, err)
 	}
-	fs.readBranchMarks(br)
+	if _, err := fs.readBranchMarks(br); err != nil {
+		b.Root.Close()
+		return nil, fmt.Errorf("union: layer %s: the marks of its root: %w", b.Name, err)
+	}
 	return fs.restack(slices.Insert(slices.Clone(fs.lowers), index, br)), nil
 }
 

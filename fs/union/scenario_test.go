@@ -25,9 +25,15 @@ type scenario struct {
 	// half are changes after which an interrupted op may stop as well, by the
 	// reason why that is right.
 	half map[string]op
-	// from is the path that a rename takes away: where the upper cannot move
-	// and leave a whiteout in one step, both names may be found after a crash.
-	from string
+	// A rename of from over something leaves a whiteout. Where that takes a
+	// step of its own, a crash may leave from at both names, or the two under
+	// each other's names.
+	from, over string
+	// renewed is a directory that a crash may leave as another, equal one.
+	renewed string
+	// synced tells that the op makes what it does last, torn that it writes
+	// where a crash may leave anything until then.
+	synced, torn bool
 	// empty is a directory that must be empty afterwards.
 	empty string
 	// countless tells that a link count may be one too high, when it cannot
