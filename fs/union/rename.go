@@ -236,7 +236,7 @@ func (r *renaming) move() error {
 		}
 		if old != "" {
 			defer fs.work.remove(old)
-			restore = func() { _ = fs.work.dir.Rename(old, r.nup, r.nname, unix.RENAME_EXCHANGE) }
+			restore = func() { r.restoreTarget(old) }
 		}
 	}
 	if d := r.dst.node; d != nil && d.dir == nil {
@@ -384,7 +384,8 @@ func originPath(n *Node) []string {
 // of whiteouts, "" where that was not needed.
 //
 // Crash after the exchange: the target is an empty opaque directory, as it was
-// to the eye.
+// to the eye. In aufs format, where an opaque directory is not empty, the target
+// is gone.
 func (r *renaming) clearTarget(n *Node) (old string, err error) {
 	fs := r.fs
 	if err := fs.emptyLocked(n); err != nil {
@@ -405,6 +406,9 @@ func (r *renaming) clearTarget(n *Node) (old string, err error) {
 	list, err := h.obj.ReadDir()
 	if err != nil || len(list) == 0 {
 		return "", err
+	}
+	if fs.opt.Whiteouts == WhiteoutAufs {
+		return r.takeTargetOut()
 	}
 	st, err := h.obj.Stat()
 	if err != nil {
@@ -433,12 +437,39 @@ func (r *renaming) exchangeForEmpty(tmp string, old layer.Dir, st *layer.Stat, n
 	if err := fs.copyAttributes(empty, old, st, n); err != nil {
 		return err
 	}
-	if fs.opt.Whiteouts != WhiteoutAufs {
-		if err := fs.markOpaque(empty); err != nil {
-			return err
-		}
+	if err := fs.markOpaque(empty); err != nil {
+		return err
 	}
 	return fs.work.dir.Rename(tmp, r.nup, r.nname, unix.RENAME_EXCHANGE)
+}
+
+// takeTargetOut moves the target into the work directory, hidden by an aufs
+// whiteout, and returns its name there.
+func (r *renaming) takeTargetOut() (string, error) {
+	if err := r.fs.whiteOutAufs(r.nup, r.nname, false); err != nil {
+		return "", err
+	}
+	tmp, err := r.fs.work.temp(func(d layer.Dir, tmp string) error {
+		return r.nup.Rename(r.nname, d, tmp, unix.RENAME_NOREPLACE)
+	})
+	if err != nil {
+		r.fs.unWhiteOut(r.nup, r.nname)
+		return "", err
+	}
+	return tmp, nil
+}
+
+// restoreTarget puts a target back that clearTarget has moved away. If that
+// fails, the target is another empty directory, or none.
+func (r *renaming) restoreTarget(old string) {
+	fs := r.fs
+	if fs.opt.Whiteouts != WhiteoutAufs {
+		_ = fs.work.dir.Rename(old, r.nup, r.nname, unix.RENAME_EXCHANGE)
+		return
+	}
+	if fs.work.dir.Rename(old, r.nup, r.nname, 0) == nil {
+		fs.unWhiteOut(r.nup, r.nname)
+	}
 }
 
 // replace moves the source to its new name, over whatever the upper has there,
