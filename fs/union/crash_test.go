@@ -16,34 +16,28 @@ import (
 // had written to them, and deleted files that are back.
 func TestEveryCrashLeavesTheOldTreeOrTheNew(t *testing.T) {
 	cases := 0
-	defer func() { t.Logf("%d cases", cases) }()
-	for _, v := range variants {
-		for i, s := range scenarios() {
-			if s.only != nil && !s.only(v) {
+	eachLab(t, func(t *testing.T, i int, l *lab) {
+		b := l.begin(t)
+		b.d.upper.Record()
+		if err := l.op(b.u); err != nil {
+			t.Fatal(err)
+		}
+		seen := map[string]bool{}
+		steps := len(b.d.upper.Steps())
+		for step := range steps + 1 {
+			if !sampled(step+i) && step != steps {
 				continue
 			}
-			t.Run(v.name+"/"+s.name, func(t *testing.T) {
-				b := newLab(t, s, v, i%2 == 1).begin(t)
-				b.d.upper.Record()
-				if err := s.op(b.u); err != nil {
-					t.Fatal(err)
+			for _, p := range memlayer.Policies() {
+				if disk := b.d.upper.Crash(step, p); b.fresh(seen, disk, step) {
+					cases++
+					b.crashed(step, p, disk)
 				}
-				seen := map[string]bool{}
-				for step := range len(b.d.upper.Steps()) + 1 {
-					if !v.sampled(step+i) && step != len(b.d.upper.Steps()) {
-						continue
-					}
-					for _, p := range memlayer.Policies() {
-						if disk := b.d.upper.Crash(step, p); b.fresh(seen, disk, step) {
-							cases++
-							b.crashed(step, p, disk)
-						}
-					}
-				}
-				b.end()
-			})
+			}
 		}
-	}
+		b.end()
+	})
+	t.Logf("%d cases", cases)
 }
 
 // fresh tells whether a disk is not one that was looked at already. The last

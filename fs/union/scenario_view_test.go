@@ -197,7 +197,7 @@ func readAll(u *tree, n *union.Node, size int64) (string, error) {
 }
 
 func xattrsOf(u *tree, n *union.Node) (string, error) {
-	list := make([]byte, 65536)
+	list, v := make([]byte, 4096), make([]byte, 4096)
 	k, err := u.Listxattr(n, list)
 	if err != nil {
 		return "", err
@@ -206,7 +206,6 @@ func xattrsOf(u *tree, n *union.Node) (string, error) {
 	slices.Sort(names)
 	var b strings.Builder
 	for _, name := range names {
-		v := make([]byte, 65536)
 		k, err := u.Getxattr(n, name, v)
 		if err != nil {
 			return "", fmt.Errorf("xattr %s: %w", name, err)
