@@ -1,6 +1,8 @@
 package union
 
 import (
+	"errors"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/fs/layer"
@@ -171,7 +173,9 @@ func (m *merger) isWhiteout(rd *realDir, dir layer.Dir, e *layer.Dirent) (bool, 
 	return false, nil
 }
 
-// add enters a name. Its number is the one that a lookup would show.
+// add enters a name. Its number is the one that a lookup would show. What a
+// lookup refuses, because its marks cannot be understood, is listed all the
+// same: it must not keep users from the rest of the directory.
 func (m *merger) add(rd *realDir, dir layer.Dir, e layer.Dirent, part int) error {
 	n := entry{name: e.Name, typ: uint16(e.Type), part: int16(part)}
 	dev, err := m.dev(rd, dir)
@@ -185,7 +189,7 @@ func (m *merger) add(rd *realDir, dir layer.Dir, e layer.Dirent, part int) error
 		// Its number is that of a lower directory, if it is merged with one
 		// here or by a redirect.
 		f, err := m.fs.resolve(m.p, e.Name, 0)
-		if err != nil {
+		if err != nil && !errors.Is(err, whiteout.ErrMalformed) {
 			return err
 		}
 		if f != nil {
@@ -193,7 +197,7 @@ func (m *merger) add(rd *realDir, dir layer.Dir, e layer.Dirent, part int) error
 		}
 	case rd.br.upper && d.impure && e.Type != unix.S_IFDIR:
 		mk, err := m.fs.readMarks(childXattrs{dir, e.Name})
-		if err != nil {
+		if err != nil && !errors.Is(err, whiteout.ErrMalformed) {
 			return err
 		}
 		if ino, ok := m.fs.inos.fromOrigin(mk.origin); ok {

@@ -236,16 +236,24 @@ func (u *tree) in(path string, use func(dir *union.Node, name string) error) err
 // does: what follows finds its nodes in memory.
 func (u *tree) hold(t *testing.T) {
 	t.Helper()
+	if err := u.remember(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// remember is hold; what cannot be looked up is left out and told.
+func (u *tree) remember() error {
+	var errs []error
 	var down func(*union.Node)
 	down = func(dir *union.Node) {
 		var names []string
-		if err := u.ReadDir(dir, 0, func(l union.Listed) bool { names = append(names, l.Name); return true }); err != nil {
-			t.Fatalf("list: %v", err)
-		}
+		err := u.ReadDir(dir, 0, func(l union.Listed) bool { names = append(names, l.Name); return true })
+		errs = append(errs, err)
 		for _, name := range names {
 			n, _, err := u.Lookup(dir, name)
 			if err != nil {
-				t.Fatalf("look up %q: %v", name, err)
+				errs = append(errs, fmt.Errorf("look up %q: %w", name, err))
+				continue
 			}
 			u.held = append(u.held, n)
 			if n.IsDir() {
@@ -254,6 +262,7 @@ func (u *tree) hold(t *testing.T) {
 		}
 	}
 	down(u.Root())
+	return errors.Join(errs...)
 }
 
 // unmount forgets what is remembered and closes the union; it fails if nodes or
