@@ -17,7 +17,13 @@ func (fs *FS) openData(n *Node, write bool) (*handle[layer.File], error) {
 	}
 	for {
 		if h := n.file.acquire(); h != nil {
-			return h, nil
+			if !write || !n.has(stateReadOnly) {
+				return h, nil
+			}
+			// What forbade writing when it was opened may be gone.
+			h.release()
+			n.clear(stateReadOnly)
+			n.dropFile(h)
 		}
 		upper := n.has(stateUpper) && !n.has(stateMetacopy)
 		f, err := retryOpen(fs, func() (layer.File, error) { return fs.openFile(n, upper, write) })
@@ -26,19 +32,23 @@ func (fs *FS) openData(n *Node, write bool) (*handle[layer.File], error) {
 		}
 		h := n.file.put(fs.handles, f)
 		if upper == (n.has(stateUpper) && !n.has(stateMetacopy)) {
+			if write && n.has(stateReadOnly) {
+				h.release() // a reader was faster
+				continue
+			}
 			return h, nil
 		}
 		// A copy-up came in between, so this may be the lower file: what is
 		// open in the slot must be the file that counts now.
 		h.release()
 		if !upper {
-			n.dropIfLower(h)
+			n.dropFile(h)
 		}
 	}
 }
 
-// dropIfLower empties the slot if it still holds h.
-func (n *Node) dropIfLower(h *handle[layer.File]) {
+// dropFile empties the slot if it still holds h.
+func (n *Node) dropFile(h *handle[layer.File]) {
 	if n.file.p.CompareAndSwap(h, nil) {
 		h.doom()
 	}
@@ -66,6 +76,9 @@ func (fs *FS) openFile(n *Node, upper, write bool) (f layer.File, err error) {
 		case (err == unix.EACCES || err == unix.EPERM || err == unix.EROFS || err == unix.ETXTBSY) && flags == unix.O_RDWR && !write:
 			flags = unix.O_RDONLY
 		default:
+			if err == nil && flags == unix.O_RDONLY {
+				n.set(stateReadOnly) // before anybody can see f
+			}
 			return f, err
 		}
 	}

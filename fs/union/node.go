@@ -40,6 +40,7 @@ const (
 	stateNoXattrs             // the lower object has no xattr at all
 	stateIndexed              // is tied to the index
 	stateOrigin               // the upper object carries the origin of a lower one
+	stateReadOnly             // the open data in the slot may be open for reading only
 )
 
 // nodeExt is what few nodes need. Guarded by Node.mu.
