@@ -77,15 +77,11 @@ func backgroundLog(path string, info Info) (io.Writer, error) {
 	if path != "" {
 		return openLog(path)
 	}
-	if w, err := syslog.New(syslog.LOG_DAEMON|syslog.LOG_WARNING, filepath.Base(os.Args[0])); err == nil {
-		return w, nil
+	log := &lateLog{name: filepath.Base(os.Args[0])}
+	if dir, err := runtimeDir(); err == nil {
+		log.path = filepath.Join(dir, info.Dev+".log")
 	}
-	// No syslog, as in most containers.
-	dir, err := runtimeDir()
-	if err != nil {
-		return io.Discard, nil // the parent was told: ListenControl failed too
-	}
-	return &lateFile{path: filepath.Join(dir, info.Dev+".log")}, nil
+	return log, nil
 }
 
 func openLog(path string) (*os.File, error) {
@@ -96,21 +92,39 @@ func openLog(path string) (*os.File, error) {
 	return f, nil
 }
 
-// A lateFile is a log that exists only once something was written to it.
-type lateFile struct {
-	path string
-	file *os.File
+// A lateLog looks for a log when there is something to write: syslog, or a file
+// where there is none, as in most containers. Few servers ever write, and whoever
+// asked for the mount waits for what is done before.
+type lateLog struct {
+	name string // of the program
+	path string // of the file, empty where there is no place for one
+	out  io.Writer
 }
 
-func (l *lateFile) Write(p []byte) (int, error) {
-	if l.file == nil {
-		f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
-		if err != nil {
+func (l *lateLog) Write(p []byte) (int, error) {
+	if l.out == nil {
+		if err := l.open(); err != nil {
 			return 0, err
 		}
-		l.file = f
 	}
-	return l.file.Write(p)
+	return l.out.Write(p)
+}
+
+func (l *lateLog) open() error {
+	if w, err := syslog.New(syslog.LOG_DAEMON|syslog.LOG_WARNING, l.name); err == nil {
+		l.out = w
+		return nil
+	}
+	if l.path == "" {
+		l.out = io.Discard
+		return nil
+	}
+	f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	l.out = f
+	return nil
 }
 
 // A crashFile receives what the Go runtime prints when the server dies of a
