@@ -91,6 +91,9 @@ func (t *dirTable) put(e entry) *entry {
 // a directory in the order in which its parts were read. Nobody may know a
 // position among them yet.
 func (t *dirTable) reverse(seq uint32) {
+	if t.live < len(t.entries) {
+		t.rebuild() // a hole among them would come to life
+	}
 	young := t.entries[t.after(seq):]
 	slices.Reverse(young)
 	for i := range young {

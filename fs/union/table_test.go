@@ -87,3 +87,28 @@ func TestPositionsOfOldDirectories(t *testing.T) {
 		t.Errorf("listed %q", got)
 	}
 }
+
+// stat d/old; rm d/gone; ls d: what was removed before the first listing stays
+// away, and everything else is there.
+func TestFirstListingAfterARemoval(t *testing.T) {
+	var tab dirTable
+	tab.put(entry{name: "old"})
+	tab.put(entry{name: "gone"})
+	tab.remove("gone")
+	known := tab.lastSeq
+	tab.put(entry{name: "a"})
+	tab.put(entry{name: "b"})
+	tab.reverse(known)
+	got := tab.list(1, func(string) {})
+	if want := []string{"a", "b", "old"}; !slices.Equal(got, want) {
+		t.Errorf("listed %q, want %q", got, want)
+	}
+	for _, name := range got {
+		if tab.get(name) == nil {
+			t.Errorf("%s is listed and not found", name)
+		}
+	}
+	if tab.get("gone") != nil {
+		t.Error("what was removed is found")
+	}
+}
