@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // A config is what a seed decides on besides the operations.
@@ -47,12 +48,13 @@ func common(seed uint64) (config, *rand.Rand) {
 	c.lowers = 1 + r.IntN(1+r.IntN(20))
 	c.place = pick(r, "memory", "memory", "disk", "both")
 	if !rootless {
-		// The kernel does not write these marks as user.overlay.*: anybody
-		// could forge them.
+		// The kernel does not write these marks as user.overlay.*, because
+		// anybody could forge them, and opens no file handles in a user
+		// namespace ("falling back to index=off").
 		c.redirect = r.IntN(4) > 0
 		c.metacopy = c.redirect && r.IntN(2) == 0
+		c.index = r.IntN(2) == 0
 	}
-	c.index = r.IntN(2) == 0
 	c.volatile = r.IntN(5) == 0
 	c.served = pick(r, "", "", "", ",writeback=0", ",timeout=0", ",size=4g,inodes=100k", ",passthrough=off")
 	if !rootless && r.IntN(4) == 0 {
@@ -74,10 +76,17 @@ func lockStepConfig(seed uint64) config {
 		c.redirect, c.metacopy = false, false // it has no such marks
 	}
 	if r.IntN(3) == 0 {
-		// With an index the kernel refuses an upper that has seen other lowers.
-		c.live, c.index, c.metacopy = true, false, false
+		// With these features the kernel takes layers for unchangeable: it
+		// refuses an upper that has seen others, or marks what hides nothing
+		// (ovl_allow_offline_changes).
+		c.live, c.index, c.metacopy, c.redirect = true, false, false, false
 	}
 	return c
+}
+
+// writeBack tells whether the kernel gathers what is written to lamina.
+func (c config) writeBack() bool {
+	return !strings.Contains(c.served, "writeback=0") && !strings.Contains(c.served, "passthrough=on") && !strings.Contains(c.served, "size=")
 }
 
 // manyIDs reports whether there are more ids than root's.

@@ -30,6 +30,7 @@ type interchange struct {
 	began   time.Time
 	last    tree
 	mounted bool
+	wrote   bool // lamina has changed something
 }
 
 var _ world = (*interchange)(nil)
@@ -48,7 +49,7 @@ func (w *interchange) start() ([]difference, error) {
 		os.RemoveAll(w.upper(i))
 		os.RemoveAll(w.work(i))
 	}
-	w.uppers, w.now = 0, w.first
+	w.uppers, w.now, w.wrote = 0, w.first, false
 	w.began = time.Now().Add(-time.Second)
 	w.stack = stack{slices.Clone(w.kernelLowers), w.upper(0), w.work(0)}
 	if err := w.stack.makeUpper(); err != nil {
@@ -93,7 +94,7 @@ func (w *interchange) control(c *chooser) op {
 	return o
 }
 
-func (w *interchange) do(o op) ([]difference, error) {
+func (w *interchange) do(o *op) ([]difference, error) {
 	switch o.Do {
 	case doCheck:
 		var err error
@@ -102,7 +103,8 @@ func (w *interchange) do(o op) ([]difference, error) {
 	case doTurn, doPush:
 		return w.turn(o.Do == doPush)
 	}
-	w.side.run(o)
+	w.wrote = w.wrote || w.now == 1
+	o.Said = w.side.run(*o)
 	return nil, nil
 }
 
@@ -136,6 +138,9 @@ func (w *interchange) turn(push bool) ([]difference, error) {
 	}
 	w.last = after
 	when := "written by the kernel"
+	if w.wrote {
+		when += ", and by lamina before"
+	}
 	k, l := before, after
 	if w.now == 0 {
 		when, k, l = "written by lamina", after, before

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Operations on the mounts themselves.
@@ -117,7 +119,7 @@ func (w *lockStep) control(c *chooser) op {
 	return o
 }
 
-func (w *lockStep) do(o op) ([]difference, error) {
+func (w *lockStep) do(o *op) ([]difference, error) {
 	switch o.Do {
 	case doCheck:
 		w.checks++
@@ -127,13 +129,23 @@ func (w *lockStep) do(o op) ([]difference, error) {
 	case doKill:
 		return w.kill()
 	case doAdd, doDel:
-		return w.changeBranch(o)
+		return w.changeBranch(*o)
 	}
-	k, l := w.kernel.run(forKernel(o)), w.lamina.run(o)
+	k, l := w.kernel.run(forKernel(*o)), w.lamina.run(*o)
+	o.Said = l
+	if w.live {
+		// The kernel copies up when a file is opened for writing, lamina when
+		// it is written to; of a layer that goes only copies stay.
+		for _, s := range []*side{&w.kernel, &w.lamina} {
+			for _, path := range []string{o.A, o.B} {
+				unix.UtimesNanoAt(s.fd, rel(path), times(now), unix.AT_SYMLINK_NOFOLLOW)
+			}
+		}
+	}
 	if k == l {
 		return nil, nil
 	}
-	return []difference{{where: o.Do, field: "result", path: o.A, kernel: k, lamina: l, op: o}}, nil
+	return []difference{{where: o.Do, field: "result", path: o.A, kernel: k, lamina: l, op: *o}}, nil
 }
 
 // remount compares again after both were mounted anew, when nothing is cached.
@@ -158,17 +170,20 @@ func (w *lockStep) remount() ([]difference, error) {
 		return list, err
 	}
 	for _, p := range before.paths() {
-		if b, a := before[p], after[p]; w.origins() && a != nil && p != "" && a.ino != b.ino {
+		if b, a := before[p], after[p]; a != nil && w.origin(a) && p != "" && a.ino != b.ino {
 			list = append(list, difference{where: "remount", field: "st_ino", path: p, kernel: "(must stay)", lamina: fmt.Sprintf("%#x, before %#x", a.ino, b.ino), after: "over a remount"})
 		}
 	}
 	return list, nil
 }
 
-// origins tells whether the upper remembers where its files come from, which
-// keeps their numbers: .wh. files say nothing, and with the layer of an origin
-// its number has gone.
-func (w *lockStep) origins() bool { return w.upperFormat != formatAufs && !w.live }
+// origin tells whether the upper remembers where a file comes from, which keeps
+// its number: .wh. files say nothing, with the layer of an origin its number has
+// gone, and only files and directories can have user.overlay.origin.
+func (w *lockStep) origin(r *record) bool {
+	kind := r.fields["type"]
+	return w.upperFormat != formatAufs && !w.live && (!rootless || kind == "file" || kind == "dir")
+}
 
 // kill ends lamina's server without a word. Files are closed before, which
 // hands over what the kernel has gathered.

@@ -35,6 +35,7 @@ type op struct {
 	Value []byte `json:"value,omitempty"`
 	As    int    `json:"as,omitempty"` // index into people
 	Umask int    `json:"umask,omitempty"`
+	Said  string `json:"said,omitempty"` // the result, for who reads the list
 }
 
 // op without methods.

@@ -16,8 +16,8 @@ import (
 type world interface {
 	// start makes and mounts everything anew.
 	start() ([]difference, error)
-	// do does one operation.
-	do(o op) ([]difference, error)
+	// do does one operation, and notes its result in it.
+	do(o *op) ([]difference, error)
 	// finish compares a last time.
 	finish() ([]difference, error)
 	// stop unmounts, also after an error.
@@ -98,7 +98,7 @@ func run(w world, c config, next source, counts map[string]int) (done []op, foun
 			break
 		}
 		done = append(done, o)
-		if check(w.do(o)) {
+		if check(w.do(&done[len(done)-1])) {
 			return done, found
 		}
 	}
