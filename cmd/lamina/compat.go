@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/laminafs/lamina/fs/fusefs"
@@ -12,6 +13,10 @@ import (
 // compatVersion is the release of fuse-overlayfs whose options are understood.
 // Programs parse it to learn what they may ask for.
 const compatVersion = "1.16"
+
+// noDevicesEnv makes fuse-overlayfs, and whoever calls it by that name, write
+// whiteouts as .wh. files where it could make devices.
+const noDevicesEnv = "FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT"
 
 // compatLine is a command line in the manner of fuse-overlayfs and libfuse.
 type compatLine struct {
@@ -93,6 +98,9 @@ func compat(name string, args []string) error {
 	logger := fusefs.NewLogger(name)
 	if o.Remount && isServed(line.target) {
 		return remount(&o, line.target)
+	}
+	if _, set := os.LookupEnv(noDevicesEnv); set && o.Format == mountopt.FormatAuto {
+		o.Format = mountopt.FormatAufs
 	}
 	if err := o.Check(); err != nil {
 		return err

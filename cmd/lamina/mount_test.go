@@ -78,6 +78,17 @@ func (s *stage) checkLive() {
 	}
 }
 
+// Who moves an upper to where there are no devices tells fuse-overlayfs so by an
+// environment variable.
+func TestWhiteoutsWithoutDevices(t *testing.T) {
+	each(t, func(t *testing.T, s *stage) {
+		s.sh("FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT=1 fuse-overlayfs -o lowerdir=base,upperdir=upper,workdir=work mnt; rm mnt/base-only")
+		if got := s.sh("ls -A upper; test ! -e mnt/base-only"); got != ".wh.base-only\n" {
+			t.Errorf("the upper: %s", got)
+		}
+	})
+}
+
 // Container engines call it like this and look for that.
 func TestFuseOverlayfsName(t *testing.T) {
 	each(t, func(t *testing.T, s *stage) {
