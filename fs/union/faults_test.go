@@ -23,13 +23,13 @@ var (
 )
 
 // sampled tells whether the n-th of many cases is among those that are tried.
-func sampled(n int) bool { return everyCall || n%5 == 0 }
+func sampled(n int) bool { return everyCall || n%6 == 0 }
 
 // eachLab calls try for the scenarios that are tried, as a test of each variant.
 func eachLab(t *testing.T, try func(t *testing.T, i int, l *lab)) {
 	for k, v := range variants {
 		for i, s := range scenarios() {
-			if s.only != nil && !s.only(v) || !everyCall && k > 0 && (i+k)%3 != 0 {
+			if s.only != nil && !s.only(v) || !everyCall && k > 0 && (i+k)%4 != 0 {
 				continue
 			}
 			t.Run(v.name+"/"+s.name, func(t *testing.T) {
@@ -191,7 +191,7 @@ func TestEveryFailingCallLeavesTheOldTreeOrTheNew(t *testing.T) {
 	eachLab(t, func(t *testing.T, i int, l *lab) {
 		for n := range l.calls {
 			for k, errno := range faults {
-				if !sampled(n+i) || !everyErrno && (n/5+i)%len(faults) != k {
+				if !sampled(n+i) || !everyErrno && (n/6+i)%len(faults) != k {
 					continue
 				}
 				cases++
@@ -256,6 +256,38 @@ func (l *lab) fault(t *testing.T, n int, errno syscall.Errno) {
 	if bytes != bytes2 || inodes != inodes2 {
 		t.Errorf("counted %d bytes and %d objects, there are %d and %d", bytes, inodes, bytes2, inodes2)
 	}
+}
+
+// TestDiskThatGoesAway lets a call and all later ones fail, those that take
+// back what was begun as well. What is on the disk then is what the next mount
+// must be able to make sense of.
+func TestDiskThatGoesAway(t *testing.T) {
+	cases := 0
+	eachLab(t, func(t *testing.T, i int, l *lab) {
+		for n, call := range l.calls {
+			if !sampled(n+i) || !call.Mutates {
+				continue
+			}
+			cases++
+			b := l.begin(t)
+			hook := memlayer.FailFrom(n+1, unix.EIO)
+			b.d.each(func(fs *memlayer.FS) { fs.OnCall(hook) })
+			err := b.op(b.u)
+			b.quiet()
+			b.end()
+			if err != nil && !errors.Is(err, unix.EIO) {
+				t.Errorf("from %v on: the error is %v, want %v", call, err, unix.EIO)
+			}
+			got := b.remounted(b.d)
+			if diff := b.verdict(got, false, memlayer.Kill); diff != "" {
+				t.Errorf("from %v on:%s", call, diff)
+			}
+			if got := b.d.lowers(t); got != l.lowers {
+				t.Errorf("from %v on: the lower layers have changed:\n%s", call, got)
+			}
+		}
+	})
+	t.Logf("%d cases", cases)
 }
 
 func (b *bench) want(want, got *view, what string) {
