@@ -50,6 +50,7 @@ func TestStrangersWritesClearSgid(t *testing.T) {
 		{"a stranger", 1000, 1000, 0o2676, 0o676},
 		{"a member", 1000, 5, 0o2666, 0o2666},
 		{"root", 0, 0, 0o6676, 0o6676},
+		{"whom the kernel hides", unknownID, unknownID, 0o6676, 0o6676},
 	} {
 		for what, write := range map[string]func(r *rawFS, n *union.Node) fuse.Status{
 			"fallocate": func(r *rawFS, n *union.Node) fuse.Status {

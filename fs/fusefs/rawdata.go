@@ -84,12 +84,24 @@ func (r *rawFS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	if in.Offset > maxOffset || in.Length > maxOffset-in.Offset {
 		return fuse.Status(unix.EFBIG)
 	}
-	if err := r.dropForeignSgid(n, &in.Caller); err != nil {
-		return r.status(err)
+	kill := unprivileged(&in.Caller)
+	if kill {
+		if err := r.dropForeignSgid(n, &in.Caller); err != nil {
+			return r.status(err)
+		}
 	}
-	err := r.union.Fallocate(n, in.Mode, int64(in.Offset), int64(in.Length), in.Uid != 0)
+	err := r.union.Fallocate(n, in.Mode, int64(in.Offset), int64(in.Length), kill)
 	return r.status(err)
 }
+
+// unknownID is who calls, in all requests that make nothing, once the server has
+// said that its mount may be idmapped (FUSE_INVALID_UIDGID).
+const unknownID = 1<<32 - 1
+
+// unprivileged tells whether a request is known to be of someone whose writes
+// take suid and sgid away. When the kernel hides who calls, it has asked for that
+// before, by a request to set nothing (file_modified).
+func unprivileged(who *fuse.Caller) bool { return who.Uid != 0 && who.Uid != unknownID }
 
 // dropForeignSgid clears the sgid bit that has no group execution beside it when
 // someone outside of the group writes (setattr_should_drop_sgid); FUSE leaves
@@ -129,10 +141,13 @@ func (r *rawFS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint
 	if src == nil || dst == nil {
 		return 0, stale
 	}
-	if err := r.dropForeignSgid(dst, &in.Caller); err != nil {
-		return 0, r.status(err)
+	kill := unprivileged(&in.Caller)
+	if kill {
+		if err := r.dropForeignSgid(dst, &in.Caller); err != nil {
+			return 0, r.status(err)
+		}
 	}
-	k, err := r.union.CopyRange(src, dst, int64(in.OffIn), int64(in.OffOut), int(min(in.Len, 1<<30)), in.Uid != 0)
+	k, err := r.union.CopyRange(src, dst, int64(in.OffIn), int64(in.OffOut), int(min(in.Len, 1<<30)), kill)
 	r.count.written.Add(uint64(k))
 	return uint32(k), r.status(err)
 }
