@@ -82,3 +82,43 @@ func TestStrangersWritesClearSgid(t *testing.T) {
 		}
 	}
 }
+
+// Nobody but its owner and root can disarm a setuid program by a chown to the
+// owner that it has.
+func TestStrangersChownClearsNothing(t *testing.T) {
+	for _, c := range []struct {
+		who       string
+		uid       uint32
+		valid     uint32
+		writeBack bool
+		want      fuse.Status
+		mode      uint32
+	}{
+		{"a stranger", 1000, fattrCtime, true, fuse.EPERM, 0o4755},
+		{"a stranger, without write-back", 1000, 0, false, fuse.EPERM, 0o4755},
+		{"a stranger's write", 1000, 0, true, fuse.OK, 0o755},
+		{"the owner", 7, fattrCtime, true, fuse.OK, 0o755},
+		{"root", 0, fattrCtime, true, fuse.OK, 0o755},
+	} {
+		r, n := rawFile(t)
+		if c.writeBack {
+			r.writeOut = func(uint64) {}
+		}
+		owner, mode := uint32(7), uint32(0o4755)
+		if _, err := r.union.SetAttr(n, union.Change{UID: &owner}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.union.SetAttr(n, union.Change{Mode: &mode}); err != nil {
+			t.Fatal(err)
+		}
+		in := fuse.SetAttrIn{}
+		in.NodeId, in.Valid, in.Caller.Uid = n.ID(), c.valid, c.uid
+		var out fuse.AttrOut
+		if st := r.SetAttr(nil, &in, &out); st != c.want {
+			t.Errorf("%s: %v, want %v", c.who, st, c.want)
+		}
+		if a, err := r.union.GetAttr(n); err != nil || a.Mode&0o7777 != c.mode {
+			t.Errorf("%s leaves %#o, want %#o (%v)", c.who, a.Mode&0o7777, c.mode, err)
+		}
+	}
+}

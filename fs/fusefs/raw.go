@@ -190,14 +190,6 @@ const (
 	fattrHints = fuse.FATTR_FH | fuse.FATTR_LOCKOWNER
 )
 
-// keepsPriv tells the requests to set nothing apart: chown(-1, -1) and those
-// who write and may not keep suid and sgid take both away, root, whose write has
-// cost the file its capabilities (__remove_privs), keeps them. Only with
-// write-back does a chown come with a time.
-func (r *rawFS) keepsPriv(in *fuse.SetAttrIn) bool {
-	return in.Valid == 0 && in.Caller.Uid == 0 && r.writeOut != nil
-}
-
 func (r *rawFS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	r.begin(opSetattr)
 	n := r.node(in.NodeId)
@@ -209,6 +201,11 @@ func (r *rawFS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut
 		c.Mode = &in.Mode
 	}
 	var err error
+	if in.Valid&^fattrCtime == 0 {
+		if err = r.checkEmptyChown(n, in); err != nil {
+			return r.status(err)
+		}
+	}
 	if c.KillPriv {
 		if err = r.dropForeignSgid(n, &in.Caller); err != nil {
 			return r.status(err)

@@ -1,0 +1,62 @@
+package fusefs
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/fs/union"
+)
+
+// A request to set nothing comes from chown(-1, -1), which takes suid and sgid
+// away, and from writes that cost a file its privileges. With write-back the
+// former comes with a time; otherwise the two look the same.
+
+// keepsPriv tells which of them leave suid and sgid: root's, whose write has cost
+// the file its capabilities only (__remove_privs).
+func (r *rawFS) keepsPriv(in *fuse.SetAttrIn) bool {
+	if in.Valid != 0 || r.writeOut == nil {
+		return false
+	}
+	uid, ok := callerID(&in.Caller)
+	return ok && uid == 0
+}
+
+// checkEmptyChown returns EPERM for a chown(-1, -1) of a file with privileges by
+// somebody who is neither its owner nor root. The kernel's FUSE side leaves out
+// the check that comes with the change of the mode (setattr_prepare); without it
+// everybody could disarm su. What may be a write is let through.
+func (r *rawFS) checkEmptyChown(n *union.Node, in *fuse.SetAttrIn) error {
+	a, err := r.union.GetAttr(n)
+	if err != nil || a.Mode&(unix.S_ISUID|unix.S_ISGID) == 0 || in.Valid&fattrCtime == 0 && (r.writeOut != nil || a.Mode&0o022 != 0) {
+		return err
+	}
+	uid, ok := callerID(&in.Caller)
+	if !ok || uid == 0 || uid == r.owners.user.shown(a.UID) {
+		return nil
+	}
+	return unix.EPERM
+}
+
+// callerID returns whose request it is, by the process where the kernel hides the
+// user. It is false for a process that this one cannot see.
+func callerID(c *fuse.Caller) (uint32, bool) {
+	if c.Uid != unknownID {
+		return c.Uid, true
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.Pid))
+	if err != nil {
+		return 0, false
+	}
+	for s := bufio.NewScanner(bytes.NewReader(status)); s.Scan(); {
+		var real, effective, saved, fs uint32
+		if n, _ := fmt.Sscanf(s.Text(), "Uid: %d %d %d %d", &real, &effective, &saved, &fs); n == 4 {
+			return fs, true
+		}
+	}
+	return 0, false
+}
