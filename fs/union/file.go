@@ -75,6 +75,10 @@ func (fs *FS) openFile(n *Node, upper, write bool) (f layer.File, err error) {
 			return fs.openOwn(n)
 		case (err == unix.EACCES || err == unix.EPERM || err == unix.EROFS || err == unix.ETXTBSY) && flags == unix.O_RDWR && !write:
 			flags = unix.O_RDONLY
+		case err == unix.EPERM && flags == unix.O_RDWR:
+			flags |= unix.O_APPEND // allowed if it is append-only
+		case err == nil && flags&unix.O_APPEND != 0:
+			return &appendFile{File: f}, nil
 		default:
 			if err == nil && flags == unix.O_RDONLY {
 				n.set(stateReadOnly) // before anybody can see f
@@ -272,7 +276,11 @@ func (fs *FS) SetFlags(n *Node, flags uint32) error {
 	if err := fs.copyUp(n, wantAll); err != nil {
 		return err
 	}
-	return fs.onFlagged(n, func(f layer.Flagged) error { return f.SetFlags(flags) })
+	err := fs.onFlagged(n, func(f layer.Flagged) error { return f.SetFlags(flags) })
+	if err == nil && n.dir == nil {
+		n.file.drop() // how it may be opened depends on them
+	}
+	return err
 }
 
 func (fs *FS) onFlagged(n *Node, do func(layer.Flagged) error) error {

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/fs/layer"
 	"github.com/laminafs/lamina/fs/layer/memlayer"
 )
 
@@ -12,6 +13,71 @@ import (
 // without root that is every file of mode 0444 that is made writable, and what
 // was written to it went nowhere.
 func TestFileReadWhileReadOnlyCanBeWrittenLater(t *testing.T) {
+	u, n, f := upperFile(t)
+	if err := f.SetFlags(unix.STATX_ATTR_IMMUTABLE); err != nil {
+		t.Fatal(err)
+	}
+	if got := contents(t, u, n); got != "old" {
+		t.Fatalf("read %q", got)
+	}
+	if _, err := u.Write(n, []byte("new"), 0, false); err != unix.EPERM {
+		t.Errorf("write to an immutable file: %v, want EPERM", err)
+	}
+	if got := contents(t, u, n); got != "old" {
+		t.Fatalf("after a refused write: %q", got)
+	}
+	if err := f.SetFlags(0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := u.Write(n, []byte("new"), 0, false); err != nil {
+		t.Errorf("write once that is allowed: %v", err)
+	}
+	if got := contents(t, u, n); got != "new" {
+		t.Errorf("then it holds %q", got)
+	}
+}
+
+// A log that may only grow takes what is added, in the whole pages that
+// write-back hands over too, and nothing else.
+func TestAppendOnlyFileGrows(t *testing.T) {
+	u, n, _ := upperFile(t)
+	if err := u.SetFlags(n, unix.STATX_ATTR_APPEND); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		what  string
+		text  string
+		off   int64
+		err   error
+		holds string
+	}{
+		{"add", "+1", 3, nil, "old+1"},
+		{"hand over the page", "old+1+2", 0, nil, "old+1+2"},
+		{"hand it over again", "old+1+2", 0, nil, "old+1+2"},
+		{"change the start", "new", 0, unix.EPERM, "old+1+2"},
+		{"change the start and add", "new+1+2+3", 0, unix.EPERM, "old+1+2"},
+		{"leave a hole", "far", 99, unix.EPERM, "old+1+2"},
+	} {
+		k, err := u.Write(n, []byte(c.text), c.off, false)
+		if err != c.err || err == nil && k != len(c.text) {
+			t.Errorf("%s: wrote %d: %v, want %v", c.what, k, err, c.err)
+		}
+		if got := contents(t, u, n); got != c.holds {
+			t.Errorf("%s: it holds %q, want %q", c.what, got, c.holds)
+		}
+	}
+	if err := u.SetFlags(n, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := u.Write(n, []byte("new"), 0, false); err != nil || contents(t, u, n) != "new+1+2" {
+		t.Errorf("once it is an ordinary file again: %v, %q", err, contents(t, u, n))
+	}
+}
+
+// upperFile returns a union, a node of it that is a file of the upper with the
+// content "old", and that file.
+func upperFile(t *testing.T) (*FS, *Node, layer.File) {
+	t.Helper()
 	fs := memlayer.New(memlayer.Options{})
 	fs.MustBuild(`
 		upper/f f 0644 "old"
@@ -19,10 +85,6 @@ func TestFileReadWhileReadOnlyCanBeWrittenLater(t *testing.T) {
 	`)
 	f, err := fs.Dir("upper").OpenFile("f", unix.O_RDONLY, 0)
 	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := f.SetFlags(unix.STATX_ATTR_IMMUTABLE); err != nil {
 		t.Fatal(err)
 	}
 	u, err := New(Config{
@@ -36,36 +98,21 @@ func TestFileReadWhileReadOnlyCanBeWrittenLater(t *testing.T) {
 		if err := u.Close(); err != nil {
 			t.Error(err)
 		}
+		f.Close()
 	})
 	n, _, err := u.Lookup(u.Root(), "f")
 	if err != nil {
 		t.Fatal(err)
 	}
-	read := func() string {
-		t.Helper()
-		var buf [9]byte
-		k, err := u.Read(n, buf[:], 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(buf[:k])
-	}
-	if got := read(); got != "old" {
-		t.Fatalf("read %q", got)
-	}
-	if _, err := u.Write(n, []byte("new"), 0, false); err != unix.EPERM {
-		t.Errorf("write to an immutable file: %v, want EPERM", err)
-	}
-	if got := read(); got != "old" {
-		t.Fatalf("after a refused write: %q", got)
-	}
-	if err := f.SetFlags(0); err != nil {
+	return u, n, f
+}
+
+func contents(t *testing.T, u *FS, n *Node) string {
+	t.Helper()
+	var buf [16]byte
+	k, err := u.Read(n, buf[:], 0)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := u.Write(n, []byte("new"), 0, false); err != nil {
-		t.Errorf("write once that is allowed: %v", err)
-	}
-	if got := read(); got != "new" {
-		t.Errorf("then it holds %q", got)
-	}
+	return string(buf[:k])
 }
