@@ -1,6 +1,10 @@
 package union
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/fs/layer"
+)
 
 // leaveWhiteout moves the source to its new name and leaves a whiteout at the
 // old one, where the filesystem cannot do both in one step or would leave a
@@ -82,10 +86,7 @@ func (r *renaming) tradeForTarget() error {
 	defer fs.work.remove(tmp) // by then the target, if that is a directory
 	err = r.oup.Rename(r.oname, r.nup, r.nname, unix.RENAME_EXCHANGE)
 	if err == unix.EINVAL { // the filesystem cannot exchange
-		if err := r.oup.Rename(r.oname, r.nup, r.nname, 0); err != nil {
-			return err
-		}
-		return fs.work.dir.Rename(tmp, r.oup, r.oname, 0)
+		return r.replaceStepwise(tmp)
 	}
 	if err != nil {
 		return err
@@ -98,6 +99,28 @@ func (r *renaming) tradeForTarget() error {
 	if err != nil {
 		_ = r.oup.Rename(r.oname, r.nup, r.nname, unix.RENAME_EXCHANGE)
 	}
+	return err
+}
+
+// replaceStepwise is tradeForTarget in single renames: the target goes to the
+// work directory, so that it can come back.
+//
+// Crash in between: the target is missing, or the object is missing at its old
+// name, where lower layers show through.
+func (r *renaming) replaceStepwise(wh string) error {
+	work := r.fs.work
+	old, err := work.temp(func(d layer.Dir, tmp string) error { return r.nup.Rename(r.nname, d, tmp, 0) })
+	if err != nil {
+		return err
+	}
+	if err = r.oup.Rename(r.oname, r.nup, r.nname, 0); err == nil {
+		if err = work.dir.Rename(wh, r.oup, r.oname, 0); err == nil {
+			work.remove(old)
+			return nil
+		}
+		_ = r.nup.Rename(r.nname, r.oup, r.oname, 0)
+	}
+	_ = work.dir.Rename(old, r.nup, r.nname, 0)
 	return err
 }
 

@@ -226,7 +226,7 @@ func (fs *FS) takeDirOut(p *Node, name string, t *target, up layer.Dir) error {
 			return err
 		}
 		tmp, err := fs.work.temp(func(d layer.Dir, tmp string) error {
-			return up.Rename(name, d, tmp, unix.RENAME_NOREPLACE)
+			return up.Rename(name, d, tmp, 0)
 		})
 		if err != nil {
 			return err
@@ -249,10 +249,27 @@ func (fs *FS) takeDirOut(p *Node, name string, t *target, up layer.Dir) error {
 	if err != nil {
 		return err
 	}
-	if err := fs.work.dir.Rename(tmp, up, name, unix.RENAME_EXCHANGE); err != nil {
-		fs.work.remove(tmp)
+	defer fs.work.remove(tmp)
+	err = fs.work.dir.Rename(tmp, up, name, unix.RENAME_EXCHANGE)
+	if err == unix.EINVAL { // the filesystem cannot exchange
+		return fs.whiteOutDir(tmp, up, name)
+	}
+	return err
+}
+
+// whiteOutDir puts a whiteout from the work directory in the place of an upper
+// directory, in two steps.
+//
+// Crash in between: the name shows what lower layers have there.
+func (fs *FS) whiteOutDir(wh string, up layer.Dir, name string) error {
+	old, err := fs.work.temp(func(d layer.Dir, tmp string) error { return up.Rename(name, d, tmp, 0) })
+	if err != nil {
 		return err
 	}
-	fs.work.remove(tmp)
+	if err := fs.work.dir.Rename(wh, up, name, 0); err != nil {
+		_ = fs.work.dir.Rename(old, up, name, 0)
+		return err
+	}
+	fs.work.remove(old)
 	return nil
 }

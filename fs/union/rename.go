@@ -418,11 +418,32 @@ func (r *renaming) clearTarget(n *Node) (old string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if err := r.exchangeForEmpty(tmp, h.obj, &st, n); err != nil {
-		fs.work.remove(tmp)
-		return "", err
+	err = r.exchangeForEmpty(tmp, h.obj, &st, n)
+	if err == nil {
+		return tmp, nil
 	}
-	return tmp, nil
+	fs.work.remove(tmp)
+	if err == unix.EINVAL { // the filesystem cannot exchange
+		return "", fs.emptyInPlace(rd, h.obj, list)
+	}
+	return "", err
+}
+
+// emptyInPlace removes the whiteouts of a directory that shows nothing, once it
+// is opaque.
+//
+// Crash at any time: the directory is as empty as it was to the eye.
+func (fs *FS) emptyInPlace(rd *realDir, dir layer.Dir, list []layer.Dirent) error {
+	if err := fs.markOpaque(dir); err != nil {
+		return err
+	}
+	rd.opaque = true
+	for _, e := range list {
+		if err := dir.Unlink(e.Name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // exchangeForEmpty makes a new directory like the target and puts it in its
@@ -450,7 +471,7 @@ func (r *renaming) takeTargetOut() (string, error) {
 		return "", err
 	}
 	tmp, err := r.fs.work.temp(func(d layer.Dir, tmp string) error {
-		return r.nup.Rename(r.nname, d, tmp, unix.RENAME_NOREPLACE)
+		return r.nup.Rename(r.nname, d, tmp, 0)
 	})
 	if err != nil {
 		r.fs.unWhiteOut(r.nup, r.nname)

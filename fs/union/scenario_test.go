@@ -98,8 +98,10 @@ type variant struct {
 	mem  memlayer.Options
 	xdev bool // the lowers lie on another filesystem
 	opt  union.Options
-	// splits tells that a rename which leaves a whiteout takes two steps.
-	splits bool
+	// splits tells that a rename which leaves a whiteout over something takes
+	// two steps, stepwise that replacing anything by something of another kind
+	// does: without the flags of renameat2(2) no crash test can pass.
+	splits, stepwise bool
 }
 
 var variants = []*variant{
@@ -109,6 +111,8 @@ var variants = []*variant{
 	{name: "aufs", opt: union.Options{Whiteouts: union.WhiteoutAufs}},
 	{name: "reflink", mem: memlayer.Options{Reflink: true},
 		opt: union.Options{Whiteouts: union.WhiteoutDevice, Redirect: true, Size: 1 << 30, Inodes: 1 << 20}},
+	{name: "nfs", stepwise: true, mem: memlayer.Options{NoTmpFile: true, NoRenameFlags: true, NoHandles: true},
+		opt: union.Options{Whiteouts: union.WhiteoutDevice, Redirect: true}},
 	{name: "old kernel", mem: memlayer.Options{NoTmpFile: true, NoDirentTypes: true},
 		opt: union.Options{Whiteouts: union.WhiteoutDevice, Redirect: true, Size: 1 << 30, Inodes: 1 << 20}},
 }
@@ -117,10 +121,11 @@ func (v *variant) aufs() bool { return v.opt.Whiteouts == union.WhiteoutAufs }
 
 // nameless tells that a copy of such a mode cannot carry the handle of what it
 // is a copy of, so its inode number is another one once the union has forgotten
-// it: aufs has no xattrs, and user xattrs exist on files and directories only.
+// it: aufs has no xattrs, user xattrs exist on files and directories only, and
+// some filesystems have no handles.
 func (v *variant) nameless(mode string) bool {
 	file := strings.HasPrefix(mode, "10") || strings.HasPrefix(mode, "04")
-	return v.aufs() || v.opt.Prefix == whiteout.User && !file
+	return v.aufs() || v.mem.NoHandles || v.opt.Prefix == whiteout.User && !file
 }
 
 // disks are the filesystems below a union.

@@ -28,7 +28,8 @@ func (fs *FS) takenByWhiteout(up layer.Dir, name string) (bool, error) {
 // goes afterwards.
 //
 // Crash after the exchange: a whiteout in the work directory, swept at the next
-// mount.
+// mount. Where the filesystem cannot exchange, a crash after the whiteout has
+// gone shows what lower layers have.
 func (fs *FS) overWhiteout(from layer.Dir, oldName string, to layer.Dir, newName string, swap bool) error {
 	if !swap {
 		return from.Rename(oldName, to, newName, 0)
@@ -38,7 +39,11 @@ func (fs *FS) overWhiteout(from layer.Dir, oldName string, to layer.Dir, newName
 		if err := to.Unlink(newName); err != nil {
 			return err
 		}
-		return from.Rename(oldName, to, newName, 0)
+		if err := from.Rename(oldName, to, newName, 0); err != nil {
+			_ = fs.makeWhiteout(to, newName)
+			return err
+		}
+		return nil
 	}
 	if err != nil {
 		return err
