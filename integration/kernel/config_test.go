@@ -26,6 +26,8 @@ type config struct {
 	users       int
 	ids         []int
 	ops         int
+	layers      [][]*object // instead of random ones, the top first
+	list        []op        // instead of random ones
 }
 
 // Streams of random numbers of one seed, so that more operations do not mean
@@ -178,7 +180,12 @@ func (s *scratch) makeLayers() error {
 		count += spare
 	}
 	for i := range count {
-		objects := generateLayer(r, s.ids, i == count-1, fmt.Sprintf("layer%d/", i))
+		var objects []*object
+		if s.layers != nil {
+			objects = s.layers[i]
+		} else {
+			objects = generateLayer(r, s.ids, i == count-1, fmt.Sprintf("layer%d/", i))
+		}
 		home := s.home
 		if s.place == "both" && r.IntN(2) == 0 {
 			home = s.away

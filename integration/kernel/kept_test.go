@@ -32,8 +32,20 @@ var kept = []keptDifference{
 		why:   "POSIX; the kernel composes numbers only if it finds free bits",
 		match: func(d *difference) bool { return d.field == "d_ino" && d.lamina == "" }},
 	{what: "d_ino after the kernel was there, rootless",
-		why:   "in a user namespace it cannot read origins, and takes the impure mark from directories that hold files with one",
-		match: func(d *difference) bool { return rootless && d.field == "d_ino" && strings.HasPrefix(d.after, "written by the kernel") }},
+		why: "in a user namespace it cannot read origins, and takes the impure mark from directories that hold files with one",
+		match: func(d *difference) bool {
+			return rootless && d.field == "d_ino" && strings.HasPrefix(d.after, "written by the kernel")
+		}},
+	{what: "d_ino of hard links with aufs marks",
+		why: "they note no origin, so a copied-up file has its number from whichever of its names is found first",
+		match: func(d *difference) bool {
+			return d.field == "d_ino" && d.config.upperFormat == formatAufs && d.config.index
+		}},
+	{what: "the names of trusted.* are listed for everybody",
+		why: "FUSE does not say who asks; reading them stays root's",
+		match: func(d *difference) bool {
+			return d.op.Do == "listxattr" && d.op.As != 0 && strings.Contains(d.lamina, "trusted.")
+		}},
 	{what: "changing a file that has no name left",
 		why: "with an index the kernel refuses some with EEXIST, because the copy has no name to be known by",
 		match: func(d *difference) bool {
@@ -57,7 +69,7 @@ var kept = []keptDifference{
 	{what: "without write-back root's write to a file with capabilities makes it plain",
 		why: "the kernel's FUSE side tells it in the same way as chown(-1, -1)",
 		match: func(d *difference) bool {
-			return d.op.As == 0 && !d.config.writeBack() && d.kernel != d.lamina && suid.ReplaceAllString(d.kernel, "0$1") == d.lamina
+			return d.op.As == 0 && !d.config.writeBack() && d.kernel != d.lamina && suid.ReplaceAllString(d.kernel, "file 0$1") == d.lamina
 		}, ends: true},
 	{what: "redirects longer than 256 bytes",
 		why:   "the kernel gives up with EXDEV (fs/overlayfs/dir.c, ovl_set_redirect) and has no trouble reading them",
@@ -77,7 +89,7 @@ var kept = []keptDifference{
 		match: func(d *difference) bool { return d.field == "mtime" && d.config.metacopy && d.kernel > d.lamina }},
 }
 
-var suid = regexp.MustCompile(`\b[2467](\d{3})\b`)
+var suid = regexp.MustCompile(`\bfile [2467](\d{3})\b`)
 
 var nlink = regexp.MustCompile(` nlink \d+`)
 

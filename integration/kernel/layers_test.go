@@ -150,9 +150,13 @@ func (g *layerMaker) decorate(o *object) {
 		o.xattrs["trusted.low"] = g.id
 	}
 	if !rootless && o.is(unix.S_IFREG) && r.IntN(12) == 0 {
-		o.xattrs["security.capability"] = "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+		o.xattrs["security.capability"] = fileCapability
 	}
 }
+
+// fileCapability is an xattr that gives a program cap_net_bind_service
+// (linux/capability.h, VFS_CAP_REVISION_2).
+const fileCapability = "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
 // content is size bytes that are different for each id.
 func content(id string, size int) []byte {

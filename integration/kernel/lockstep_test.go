@@ -5,6 +5,7 @@ package kernel
 import (
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -135,10 +136,11 @@ func (w *lockStep) do(o *op) ([]difference, error) {
 	o.Said = l
 	if w.live {
 		// The kernel copies up when a file is opened for writing, lamina when
-		// it is written to; of a layer that goes only copies stay.
+		// it is written to, and what fails may have copied directories up; of
+		// a layer that goes only copies stay.
 		for _, s := range []*side{&w.kernel, &w.lamina} {
-			for _, path := range []string{o.A, o.B} {
-				unix.UtimesNanoAt(s.fd, rel(path), times(now), unix.AT_SYMLINK_NOFOLLOW)
+			for _, p := range []string{o.A, o.B, path.Dir(o.A), path.Dir(o.B)} {
+				unix.UtimesNanoAt(s.fd, rel(p), times(now), unix.AT_SYMLINK_NOFOLLOW)
 			}
 		}
 	}
@@ -286,6 +288,9 @@ func testWorld(t *testing.T, c config, counts map[string]int, build func(s *scra
 	next := generate(w, c)
 	if list := given(t); list != nil {
 		next = replay(list)
+	}
+	if c.list != nil {
+		next = replay(c.list)
 	}
 	done, found := run(w, c, next, counts)
 	if found != nil {
