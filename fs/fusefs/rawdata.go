@@ -21,11 +21,33 @@ func (r *rawFS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse
 	}
 	write := in.Flags&unix.O_ACCMODE != unix.O_RDONLY
 	if trunc := in.Flags&unix.O_TRUNC != 0; write || trunc {
+		if err := r.writeAllowed(n, in.Flags&unix.O_APPEND != 0); err != nil {
+			return r.status(err)
+		}
 		if err := r.union.PrepareWrite(n, trunc); err != nil {
 			return r.status(err)
 		}
 	}
 	return r.status(r.opens.open(r.union, n, out))
+}
+
+// writeAllowed asks the flags of chattr(1), of which the kernel does not know:
+// EPERM for an immutable file, and for an append-only one unless it is opened
+// for appending.
+func (r *rawFS) writeAllowed(n *union.Node, appending bool) error {
+	if n.Type() != unix.S_IFREG {
+		return nil
+	}
+	flags, err := r.union.Flags(n)
+	switch {
+	case err == unix.ENOTTY, err == unix.EOPNOTSUPP: // a filesystem without them
+		return nil
+	case err != nil:
+		return err
+	case flags&unix.STATX_ATTR_IMMUTABLE != 0, flags&unix.STATX_ATTR_APPEND != 0 && !appending:
+		return unix.EPERM
+	}
+	return nil
 }
 
 func (r *rawFS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {

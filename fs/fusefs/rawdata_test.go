@@ -96,6 +96,43 @@ func TestAppendOnlyFilesCanBeTouched(t *testing.T) {
 	}
 }
 
+// With passthrough the kernel asks who may open, so that an editor hears that a
+// file is immutable before it has its text written.
+func TestProtectedFilesAreNotOpenedForWriting(t *testing.T) {
+	r, n := rawFile(t)
+	r.opens = newOpenTable(nil)
+	open := func(flags uint32) fuse.Status {
+		in := fuse.OpenIn{Flags: flags}
+		in.NodeId = n.ID()
+		return r.Open(nil, &in, &fuse.OpenOut{})
+	}
+	for _, c := range []struct {
+		chattr              uint32
+		read, write, append fuse.Status
+	}{
+		{0, fuse.OK, fuse.OK, fuse.OK},
+		{unix.STATX_ATTR_APPEND, fuse.OK, fuse.EPERM, fuse.OK},
+		{unix.STATX_ATTR_IMMUTABLE, fuse.OK, fuse.EPERM, fuse.EPERM},
+	} {
+		if err := r.union.SetFlags(n, c.chattr); err != nil {
+			t.Fatal(err)
+		}
+		for flags, want := range map[uint32]fuse.Status{
+			unix.O_RDONLY:                c.read,
+			unix.O_RDWR:                  c.write,
+			unix.O_RDONLY | unix.O_TRUNC: c.write,
+			unix.O_RDWR | unix.O_APPEND:  c.append,
+		} {
+			if got := open(flags); got != want {
+				t.Errorf("flags %#x, open(%#x): %v, want %v", c.chattr, flags, got, want)
+			}
+		}
+	}
+	if err := r.union.SetFlags(n, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // rawFile serves a union that has a file in its upper.
 func rawFile(t *testing.T) (*rawFS, *union.Node) {
 	t.Helper()
