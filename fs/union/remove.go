@@ -68,12 +68,20 @@ func (fs *FS) Unlink(p *Node, name string) error {
 
 // Rmdir removes an empty directory.
 func (fs *FS) Rmdir(p *Node, name string) error {
-	return fs.remove(p, name, func(t *target, up layer.Dir) error {
+	err := fs.remove(p, name, func(t *target, up layer.Dir) error {
 		if t.node.dir == nil {
 			return unix.ENOTDIR
 		}
 		return fs.rmdirLocked(p, name, t, up)
 	})
+	if err == unix.ENOTEMPTY {
+		// That nothing may be removed there counts before what it holds.
+		flags, ferr := fs.Flags(p)
+		if ferr == nil && flags&(unix.STATX_ATTR_IMMUTABLE|unix.STATX_ATTR_APPEND) != 0 {
+			return unix.EPERM
+		}
+	}
+	return err
 }
 
 func (fs *FS) remove(p *Node, name string, do func(*target, layer.Dir) error) error {
