@@ -143,8 +143,14 @@ func (l *limiter) freed(n *Node) {
 		return
 	}
 	n.mu.Lock()
-	o := n.ext.pinObj
+	var o layer.Object
+	if n.ext != nil {
+		o = n.ext.pinObj // nil: it lost its name to a change of the layers, and is still there
+	}
 	n.mu.Unlock()
+	if o == nil {
+		return
+	}
 	// What cannot be told counts until the next mount.
 	if st, err := o.Stat(); err == nil && st.Nlink == 0 {
 		l.give(objectBytes(&st), 1)
