@@ -17,13 +17,14 @@ import (
 // former comes with a time; otherwise the two look the same.
 
 // keepsPriv tells which of them leave suid and sgid: root's, whose write has cost
-// the file its capabilities only (__remove_privs).
+// the file its capabilities only (__remove_privs). The root of a user namespace
+// keeps neither, as with kernel overlayfs.
 func (r *rawFS) keepsPriv(in *fuse.SetAttrIn) bool {
-	if in.Valid != 0 || r.writeOut == nil {
+	if in.Valid != 0 || r.writeOut == nil || !r.initialRoot {
 		return false
 	}
-	uid, ok := callerID(&in.Caller)
-	return ok && uid == 0
+	who, ok := callerOf(&in.Caller)
+	return ok && who.uid == 0
 }
 
 // checkEmptyChown returns EPERM for a chown(-1, -1) of a file with privileges by
@@ -35,28 +36,38 @@ func (r *rawFS) checkEmptyChown(n *union.Node, in *fuse.SetAttrIn) error {
 	if err != nil || a.Mode&(unix.S_ISUID|unix.S_ISGID) == 0 || in.Valid&fattrCtime == 0 && (r.writeOut != nil || a.Mode&0o022 != 0) {
 		return err
 	}
-	uid, ok := callerID(&in.Caller)
-	if !ok || uid == 0 || uid == r.owners.user.shown(a.UID) {
+	who, ok := callerOf(&in.Caller)
+	if !ok || who.uid == 0 || who.uid == r.owners.user.shown(a.UID) {
 		return nil
 	}
 	return unix.EPERM
 }
 
-// callerID returns whose request it is, by the process where the kernel hides the
+// A caller is who makes a request.
+type caller struct{ uid, gid uint32 }
+
+// callerOf returns whose request it is, by the process where the kernel hides the
 // user. It is false for a process that this one cannot see.
-func callerID(c *fuse.Caller) (uint32, bool) {
+func callerOf(c *fuse.Caller) (caller, bool) {
 	if c.Uid != unknownID {
-		return c.Uid, true
+		return caller{c.Uid, c.Gid}, true
 	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.Pid))
 	if err != nil {
-		return 0, false
+		return caller{}, false
 	}
+	var who caller
+	found := 0
 	for s := bufio.NewScanner(bytes.NewReader(status)); s.Scan(); {
 		var real, effective, saved, fs uint32
 		if n, _ := fmt.Sscanf(s.Text(), "Uid: %d %d %d %d", &real, &effective, &saved, &fs); n == 4 {
-			return fs, true
+			who.uid = fs
+			found++
+		}
+		if n, _ := fmt.Sscanf(s.Text(), "Gid: %d %d %d %d", &real, &effective, &saved, &fs); n == 4 {
+			who.gid = fs
+			found++
 		}
 	}
-	return 0, false
+	return who, found == 2
 }

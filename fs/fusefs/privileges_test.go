@@ -25,7 +25,7 @@ func TestRootKeepsSetuidOfFilesWithCapabilities(t *testing.T) {
 		{"without write-back the two look the same", 0, 0, false, false},
 		{"a change of the mode", fuse.FATTR_MODE, 0, true, false},
 	} {
-		r := &rawFS{}
+		r := &rawFS{initialRoot: true}
 		if c.writeBack {
 			r.writeOut = func(uint64) {}
 		}

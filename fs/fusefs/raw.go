@@ -32,6 +32,8 @@ type rawFS struct {
 	// dropAttrs makes the kernel forget the attributes of a node.
 	dropAttrs func(node uint64)
 	owners    owners
+	// initialRoot tells that the server is root outside of all user namespaces.
+	initialRoot bool
 	// opens is the passthrough profile, nil in the zero-message one.
 	opens *openTable
 }

@@ -130,12 +130,12 @@ func unprivileged(who *fuse.Caller) bool { return who.Uid != 0 && who.Uid != unk
 // that to the server. Who is in the group by a supplementary one only counts as
 // outside.
 func (r *rawFS) dropForeignSgid(n *union.Node, who *fuse.Caller) error {
-	if who.Uid == 0 {
-		return nil
-	}
 	a, err := r.union.GetAttr(n)
-	if err != nil || a.Mode&(unix.S_ISGID|unix.S_IXGRP) != unix.S_ISGID || r.owners.group.shown(a.GID) == who.Gid {
+	if err != nil || a.Mode&(unix.S_ISGID|unix.S_IXGRP) != unix.S_ISGID {
 		return err
+	}
+	if c, ok := callerOf(who); ok && (c.uid == 0 || c.gid == r.owners.group.shown(a.GID)) {
+		return nil
 	}
 	mode := a.Mode & 0o7777 &^ (unix.S_ISGID | unix.S_ISUID)
 	_, err = r.union.SetAttr(n, union.Change{Mode: &mode})

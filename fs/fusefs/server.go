@@ -169,7 +169,7 @@ func (s *Server) writeback() bool {
 }
 
 func newRawFS(u *union.FS, o *mountopt.Options) *rawFS {
-	r := &rawFS{RawFileSystem: fuse.NewDefaultRawFileSystem(), union: u, timeout: forever, owners: newOwners(o)}
+	r := &rawFS{RawFileSystem: fuse.NewDefaultRawFileSystem(), union: u, timeout: forever, owners: newOwners(o), initialRoot: initialRoot()}
 	if o.Timeout != nil {
 		r.timeout = time.Duration(min(*o.Timeout, forever.Seconds()) * float64(time.Second))
 	}
