@@ -48,3 +48,11 @@ func (f *appendFile) WriteAt(p []byte, off int64) (int, error) {
 func (f *appendFile) CopyRangeFrom(layer.File, int64, int64, int) (int, error) {
 	return 0, unix.EOPNOTSUPP
 }
+
+// readable returns the file itself, which other files' methods want to see.
+func readable(f layer.File) layer.File {
+	if a, ok := f.(*appendFile); ok {
+		return a.File
+	}
+	return f
+}

@@ -358,11 +358,14 @@ func (sharedObject) Close() error { return nil }
 // unshared returns the object itself, which other layers' methods want to see.
 func unshared(o layer.Object) layer.Object {
 	for {
-		s, ok := o.(sharedObject)
-		if !ok {
+		switch s := o.(type) {
+		case sharedObject:
+			o = s.Object
+		case *appendFile:
+			o = s.File
+		default:
 			return o
 		}
-		o = s.Object
 	}
 }
 

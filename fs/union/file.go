@@ -98,12 +98,19 @@ func (fs *FS) openOwn(n *Node) (f layer.File, err error) {
 			return err
 		}
 		if err := o.Chmod(st.Mode&0o7777 | 0o600); err != nil {
-			return unix.EACCES
+			if errnoOf(err) == unix.EPERM {
+				err = unix.EACCES // not the owner
+			}
+			return err
 		}
 		f, err = o.Reopen(unix.O_RDWR)
-		if err2 := o.Chmod(st.Mode & 0o7777); err == nil && err2 != nil {
+		back := o.Chmod(st.Mode & 0o7777)
+		if back != nil { // once more: the owner must not be left with rights that he took away
+			back = o.Chmod(st.Mode & 0o7777)
+		}
+		if err == nil && back != nil {
 			f.Close()
-			return err2
+			return back
 		}
 		return err
 	}})
@@ -259,7 +266,7 @@ func (fs *FS) CopyRange(src, dst *Node, srcOff, dstOff int64, length int, kill b
 	}
 	var n int
 	err = fs.limits.around(d.obj, dstOff+int64(length), func() (err error) {
-		n, err = d.obj.CopyRangeFrom(s.obj, srcOff, dstOff, length)
+		n, err = d.obj.CopyRangeFrom(readable(s.obj), srcOff, dstOff, length)
 		return err
 	})
 	return n, err

@@ -66,6 +66,16 @@ func TestAppendOnlyFileGrows(t *testing.T) {
 			t.Errorf("%s: it holds %q, want %q", c.what, got, c.holds)
 		}
 	}
+	if _, err := u.Link(n, u.Root(), "link"); err != unix.EPERM {
+		t.Errorf("link: %v, want EPERM", err)
+	}
+	copied, _, err := u.Create(u.Root(), "copy", 0o644, Caller{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k, err := u.CopyRange(n, copied, 0, 0, 7, false); k != 7 || err != nil || contents(t, u, copied) != "old+1+2" {
+		t.Errorf("copied %d bytes: %v, %q", k, err, contents(t, u, copied))
+	}
 	if err := u.SetFlags(n, 0); err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func (fs *FS) WithData(n *Node, use func(f layer.File, upper bool) error) error 
 		return err
 	}
 	defer h.release()
-	return use(h.obj, n.has(stateUpper) && !n.has(stateMetacopy))
+	return use(readable(h.obj), n.has(stateUpper) && !n.has(stateMetacopy))
 }
 
 // Bounded reports whether the upper has a limit that counts what is written.
