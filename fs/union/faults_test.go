@@ -29,7 +29,7 @@ func sampled(n int) bool { return everyCall || n%6 == 0 }
 func eachLab(t *testing.T, try func(t *testing.T, i int, l *lab)) {
 	for k, v := range variants {
 		for i, s := range scenarios() {
-			if v.mem.NoRenameFlags && strings.HasPrefix(s.name, "exchange") || v.mem.NoHandles && strings.HasPrefix(s.name, "indexed") {
+			if v.mem.Unprivileged && s.root || v.mem.NoRenameFlags && strings.HasPrefix(s.name, "exchange") || v.mem.NoHandles && strings.HasPrefix(s.name, "indexed") {
 				continue // these need what the filesystem does not have
 			}
 			if s.only != nil && !s.only(v) || !everyCall && k > 0 && (i+k)%4 != 0 {
@@ -58,7 +58,7 @@ type lab struct {
 	warm          bool // the kernel remembers the whole tree
 	before, after *view
 	half          map[string]*view
-	apart         []*view // what a crash may leave where a whiteout is a step of its own
+	apart         []*view // what only a crash may leave
 	calls         []memlayer.Call
 	known         map[uint64]string
 	lowers        string
@@ -101,22 +101,22 @@ func newLab(t *testing.T, s *scenario, v *variant, warm bool) *lab {
 		}
 	}
 	b.end()
-	for why, o := range s.half {
+	stopped := func(why string, o op) *view {
 		b = l.begin(t)
+		defer func() { b.end() }()
 		if err := o(b.u); err != nil {
 			t.Fatalf("%s: %v", why, err)
 		}
-		l.half[why] = b.show()
-		b.end()
+		return b.show()
+	}
+	for why, o := range s.half {
+		l.half[why] = stopped(why, o)
+	}
+	for why, o := range s.crash {
+		l.apart = append(l.apart, stopped(why, o))
 	}
 	if v.splits && s.over != "" {
-		l.apart = append(l.apart, both(l.before, l.after, s.from))
-		b = l.begin(t)
-		if err := rename(s.from, s.over, unix.RENAME_EXCHANGE)(b.u); err != nil {
-			t.Fatalf("exchange: %v", err)
-		}
-		l.apart = append(l.apart, b.show())
-		b.end()
+		l.apart = append(l.apart, both(l.before, l.after, s.from), stopped("exchange", rename(s.from, s.over, unix.RENAME_EXCHANGE)))
 	}
 	return l
 }

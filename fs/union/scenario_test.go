@@ -20,6 +20,8 @@ type scenario struct {
 	// half are changes after which an interrupted op may stop as well, by the
 	// reason why that is right.
 	half map[string]op
+	// crash are further ones that only a crash may leave.
+	crash map[string]op
 	// A rename of from over something leaves a whiteout. Where that takes a
 	// step of its own, a crash may leave from at both names, or the two under
 	// each other's names.
@@ -34,6 +36,8 @@ type scenario struct {
 	// countless tells that a link count may be one too high, when it cannot
 	// be noted after the change.
 	countless bool
+	// root tells that an ordinary user may not do it.
+	root bool
 	// only says for which variants the scenario is meant; nil: all.
 	only func(*variant) bool
 }
@@ -51,6 +55,8 @@ work d 0755
 l0/f         f 0644 "top of f" uid=5 gid=6 user.a="1" mtime=1000.5
 l1/f         f 0600 "bottom of f"
 l1/low       f 0640 "lower data" uid=7 mtime=2000 security.x="s"
+l1/ro        f 0444 "nobody writes" mtime=2500
+up/ro2       f 0400 "not even its owner"
 l1/suid      f 6755 "#!suid" uid=5
 l0/dir       d 2750 uid=3 gid=4 user.dir="d" mtime=500
 l0/dir/x     f "x in l0"
@@ -108,8 +114,33 @@ var variants = []*variant{
 		opt: union.Options{Whiteouts: union.WhiteoutDevice, Redirect: true, Size: 1 << 30, Inodes: 1 << 20}},
 	{name: "nfs", stepwise: true, mem: memlayer.Options{NoTmpFile: true, NoRenameFlags: true, NoHandles: true},
 		opt: union.Options{Whiteouts: union.WhiteoutDevice, Redirect: true}},
+	{name: "rootless", mem: memlayer.Options{UID: user, GID: user, Unprivileged: true},
+		opt: union.Options{Whiteouts: union.WhiteoutDevice, Prefix: whiteout.User, Redirect: true, Self: union.Caller{UID: user, GID: user}}},
 	{name: "old kernel", mem: memlayer.Options{NoTmpFile: true, NoDirentTypes: true},
 		opt: union.Options{Whiteouts: union.WhiteoutDevice, Redirect: true, Size: 1 << 30, Inodes: 1 << 20}},
+}
+
+// user is the ordinary user who mounts without privileges.
+const user = 500
+
+// withoutRoot leaves out of layers what an ordinary user cannot make: owners,
+// devices and the xattrs of root.
+func withoutRoot(layers string) string {
+	var out strings.Builder
+	for _, line := range strings.Split(layers, "\n") {
+		words := strings.Fields(line)
+		if len(words) > 3 && (words[1] == "b" || words[1] == "c") && words[3] != "0:0" {
+			continue
+		}
+		line = strings.ReplaceAll(line, " trusted.", " user.")
+		for _, w := range words {
+			if strings.HasPrefix(w, "uid=") || strings.HasPrefix(w, "gid=") || strings.HasPrefix(w, "security.") {
+				line = strings.Replace(line, " "+w, "", 1)
+			}
+		}
+		out.WriteString(line + "\n")
+	}
+	return out.String()
 }
 
 func (v *variant) aufs() bool { return v.opt.Whiteouts == union.WhiteoutAufs }
@@ -152,6 +183,9 @@ func dumpDir(t *testing.T, fs *memlayer.FS, path string) string {
 
 func (s *scenario) disks(v *variant) disks {
 	text := baseLayers + s.layers
+	if v.mem.Unprivileged {
+		text = withoutRoot(text)
+	}
 	if !v.xdev {
 		fs := memlayer.New(v.mem)
 		fs.MustBuild(text)
@@ -186,7 +220,7 @@ func (s *scenario) mount(v *variant, d disks) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tree{FS: fs}, nil
+	return &tree{FS: fs, self: v.opt.Self.UID}, nil
 }
 
 func (s *scenario) mustMount(t *testing.T, v *variant, d disks) *tree {

@@ -17,6 +17,7 @@ import (
 type tree struct {
 	*union.FS
 	held []*union.Node // nodes that the kernel would remember
+	self uint32        // who uses it when nobody else is named
 }
 
 // walk calls use with the node of a path.
@@ -185,10 +186,18 @@ func made(u *tree, n *union.Node, err error) error {
 	return err
 }
 
+// caller is who makes something, 0 being whoever mounted.
+func (u *tree) caller(by uint32) union.Caller {
+	if by == 0 {
+		by = u.self
+	}
+	return union.Caller{UID: by, GID: by, Umask: 0o022}
+}
+
 func create(path string, mode uint32, by uint32) op {
 	return func(u *tree) error {
 		return u.in(path, func(dir *union.Node, name string) error {
-			n, _, err := u.Create(dir, name, mode, union.Caller{UID: by, GID: by, Umask: 0o022})
+			n, _, err := u.Create(dir, name, mode, u.caller(by))
 			return made(u, n, err)
 		})
 	}
@@ -197,7 +206,7 @@ func create(path string, mode uint32, by uint32) op {
 func mkdir(path string, mode uint32, by uint32) op {
 	return func(u *tree) error {
 		return u.in(path, func(dir *union.Node, name string) error {
-			n, _, err := u.Mkdir(dir, name, mode, union.Caller{UID: by, GID: by, Umask: 0o022})
+			n, _, err := u.Mkdir(dir, name, mode, u.caller(by))
 			return made(u, n, err)
 		})
 	}
@@ -206,7 +215,7 @@ func mkdir(path string, mode uint32, by uint32) op {
 func mknod(path string, mode uint32, rdev uint64, by uint32) op {
 	return func(u *tree) error {
 		return u.in(path, func(dir *union.Node, name string) error {
-			n, _, err := u.Mknod(dir, name, mode, rdev, union.Caller{UID: by, GID: by})
+			n, _, err := u.Mknod(dir, name, mode, rdev, u.caller(by))
 			return made(u, n, err)
 		})
 	}
@@ -215,7 +224,7 @@ func mknod(path string, mode uint32, rdev uint64, by uint32) op {
 func symlink(target, path string, by uint32) op {
 	return func(u *tree) error {
 		return u.in(path, func(dir *union.Node, name string) error {
-			n, _, err := u.Symlink(dir, name, target, union.Caller{UID: by, GID: by})
+			n, _, err := u.Symlink(dir, name, target, u.caller(by))
 			return made(u, n, err)
 		})
 	}
