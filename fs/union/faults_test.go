@@ -32,7 +32,7 @@ func eachLab(t *testing.T, try func(t *testing.T, i int, l *lab)) {
 			if v.mem.Unprivileged && s.root || v.mem.NoRenameFlags && strings.HasPrefix(s.name, "exchange") || v.mem.NoHandles && strings.HasPrefix(s.name, "indexed") {
 				continue // these need what the filesystem does not have
 			}
-			if s.only != nil && !s.only(v) || !everyCall && k > 0 && (i+k)%4 != 0 {
+			if s.only != nil && !s.only(v) || !everyCall && k > 0 && (i+k)%5 != 0 {
 				continue
 			}
 			t.Run(v.name+"/"+s.name, func(t *testing.T) {
