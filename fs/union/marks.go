@@ -217,6 +217,10 @@ func (fs *FS) tryWhiteoutDevice() error {
 // markOpaque says that a directory, not yet visible, hides the lower ones.
 func (fs *FS) markOpaque(dir layer.Dir) error {
 	if fs.opt.Whiteouts == WhiteoutAufs {
+		st, err := dir.Stat()
+		if err != nil {
+			return err
+		}
 		f, err := dir.OpenFile(whiteout.AufsOpaque, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o444)
 		if err == unix.EEXIST {
 			return nil
@@ -224,7 +228,13 @@ func (fs *FS) markOpaque(dir layer.Dir) error {
 		if err != nil {
 			return err
 		}
-		return f.Close()
+		if err := f.Close(); err != nil {
+			return err
+		}
+		// A mark is no change of the directory. A wrong time would be no harm
+		// that is worth failing for.
+		_ = dir.SetTimes(st.Atime, st.Mtime)
+		return nil
 	}
 	return dir.Setxattr(fs.opt.Prefix.Opaque(), []byte("y"), 0)
 }
