@@ -53,6 +53,11 @@ func (r *rawFS) writeAllowed(n *union.Node, appending bool) error {
 func (r *rawFS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	if n := r.node(in.NodeId); r.opens != nil && n != nil {
 		r.opens.release(n, in.Fh)
+		if in.Fh == handleBacked && in.Flags&unix.O_ACCMODE != unix.O_RDONLY {
+			// What was written through a mapping has left the times that the
+			// kernel remembers as they were (fuse_passthrough_mmap).
+			r.dropAttrs(in.NodeId)
+		}
 	}
 }
 
