@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -27,6 +28,7 @@ func sampled(n int) bool { return everyCall || n%6 == 0 }
 
 // eachLab calls try for the scenarios that are tried, as a test of each variant.
 func eachLab(t *testing.T, try func(t *testing.T, i int, l *lab)) {
+	defer debug.SetGCPercent(debug.SetGCPercent(800)) // thousands of small trees, each soon gone
 	for k, v := range variants {
 		for i, s := range scenarios() {
 			if v.mem.Unprivileged && s.root || v.mem.NoRenameFlags && strings.HasPrefix(s.name, "exchange") || v.mem.NoHandles && strings.HasPrefix(s.name, "indexed") {
