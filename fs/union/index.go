@@ -63,10 +63,12 @@ func (fs *FS) openIndex(b Branch) (err error) {
 		return err
 	}
 	for _, e := range list {
-		if v, err := x.dropped.ReadlinkAt(e.Name); err == nil {
-			if n, err := strconv.Atoi(v); err == nil {
-				x.counts[e.Name] = n
-			}
+		v, err := x.dropped.ReadlinkAt(e.Name)
+		if err != nil && err != unix.EINVAL { // what is no link is none of ours
+			return fmt.Errorf("union: work directory %s: %s/%s: %w", b.Name, droppedName, e.Name, err)
+		}
+		if n, err := strconv.Atoi(v); err == nil {
+			x.counts[e.Name] = n
 		}
 	}
 	return nil
