@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/fs/layer/memlayer"
 	"github.com/laminafs/lamina/fs/union"
 )
 
@@ -168,4 +169,60 @@ func TestRemovedFilesMakeRoom(t *testing.T) {
 		t.Errorf("%d bytes and %d objects are left of what was removed", bytes2-bytes, inodes2-inodes)
 	}
 	u.unmount(t, d)
+}
+
+// TestReadingFailsOrShowsTheTree lets each call of a walk through the tree fail
+// in turn. A failure must not pass for an absent name or mark, and it must not
+// be remembered: the next walk shows everything.
+func TestReadingFailsOrShowsTheTree(t *testing.T) {
+	for _, v := range variants {
+		t.Run(v.name, func(t *testing.T) {
+			s := &scenario{opt: index, prep: seq(unlink("low"), chmod("h1", 0o600), unlink("h2"), rmdir("void"), create("void", 0o600, 0),
+				chmod("dir/sub/z", 0o600), unlink("dir/x"), rename("f", "dir/f", 0))}
+			l := &lab{scenario: s, v: v}
+			b := l.begin(t)
+			want := b.show()
+			l.known = want.identity()
+			b.end()
+			calls := 0
+			for n := 1; ; n++ {
+				if !sampled(n) {
+					continue
+				}
+				errno := faults[n/6%len(faults)]
+				u := s.mustMount(t, v, b.d)
+				var failed memlayer.Call
+				hook := memlayer.FailNth(n, errno)
+				b.d.each(func(fs *memlayer.FS) {
+					fs.OnCall(func(c memlayer.Call) error {
+						err := hook(c)
+						if err != nil {
+							failed = c
+						}
+						return err
+					})
+				})
+				got, err := show(u, l.known, "low", "absent", "z")
+				b.quiet()
+				b.u, b.failed, b.errno = u, failed, errno
+				switch {
+				case err == nil:
+					if diff := b.differ(want, got); diff != "" {
+						t.Errorf("%v fails with %v, but the walk shows:%s", failed, errno, diff)
+					}
+				case errnoOf(err) != errno:
+					t.Errorf("%v: the error is %v, want %v", failed, err, errno)
+				}
+				b.want(want, b.show(), "the walk after it")
+				u.unmount(t, b.d)
+				if failed.Op == "" {
+					break // all calls have had their turn
+				}
+				calls = n
+			}
+			if calls < 100 {
+				t.Errorf("%d calls can fail: this tests nothing", calls)
+			}
+		})
+	}
 }
