@@ -48,7 +48,7 @@ func common(seed uint64) (config, *rand.Rand) {
 	c := config{seed: seed, lowerFormat: formatOverlay, upperFormat: formatOverlay, users: 1, ids: []int{0}, ops: 250}
 	r := c.random(streamConfig)
 	c.lowers = 1 + r.IntN(1+r.IntN(20))
-	c.place = pick(r, "memory", "memory", "disk", "both")
+	c.place = pick(r, "memory", "memory", "memory", "memory", "disk", "both")
 	if !rootless {
 		// The kernel does not write these marks as user.overlay.*, because
 		// anybody could forge them, and opens no file handles in a user

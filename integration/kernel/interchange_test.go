@@ -165,7 +165,7 @@ func (w *interchange) finish() ([]difference, error) { return w.turn(false) }
 // An upper goes from lamina to the kernel and back, and each shows what the
 // other has made of it.
 func TestInterchange(t *testing.T) {
-	eachSeed(t, 12*time.Second, func(t *testing.T, seed uint64, counts map[string]int) {
+	eachSeed(t, 9*time.Second, func(t *testing.T, seed uint64, counts map[string]int) {
 		c, _ := common(seed)
 		testWorld(t, c, counts, func(s *scratch) world { return newInterchange(s) })
 	})

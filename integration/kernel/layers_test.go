@@ -91,7 +91,7 @@ func (g *layerMaker) fill(dir string, depth int) {
 	for _, i := range r.Perm(len(allNames))[:count] {
 		name := allNames[i]
 		if r.IntN(100) == 0 {
-			name = longNames[r.IntN(2)] + fmt.Sprint(i)[:1]
+			name = longNames[r.IntN(2)] + string(rune('a'+i))
 		}
 		o := &object{path: path.Join(dir, name), mtime: past + r.Int64N(1e16), uid: pick(r, g.ids...), gid: pick(r, g.ids...)}
 		if r.IntN(4) > 0 {

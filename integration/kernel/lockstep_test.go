@@ -262,7 +262,7 @@ func (w *lockStep) finish() ([]difference, error) {
 // Whatever a program does, it gets the same answers and leaves the same tree on
 // lamina as on kernel overlayfs.
 func TestLockStep(t *testing.T) {
-	eachSeed(t, 15*time.Second, func(t *testing.T, seed uint64, counts map[string]int) {
+	eachSeed(t, 11*time.Second, func(t *testing.T, seed uint64, counts map[string]int) {
 		c := lockStepConfig(seed)
 		testWorld(t, c, counts, func(s *scratch) world { return newLockStep(s) })
 	})
