@@ -17,14 +17,13 @@ import (
 
 // LAMINA_FAULTS says how much is tried: "all" lets each call fail with each errno
 // in each variant, which takes some ten minutes; "each" fails each call once. By
-// default it is a sample that takes seconds.
-var (
-	everyErrno = os.Getenv("LAMINA_FAULTS") == "all"
-	everyCall  = os.Getenv("LAMINA_FAULTS") == "each" || everyErrno
-)
+// default it is a sample that takes seconds. They are functions so that the test
+// runs when the variable is read, and go test knows of it.
+func everyErrno() bool { return os.Getenv("LAMINA_FAULTS") == "all" }
+func everyCall() bool  { return os.Getenv("LAMINA_FAULTS") == "each" || everyErrno() }
 
 // sampled tells whether the n-th of many cases is among those that are tried.
-func sampled(n int) bool { return everyCall || n%6 == 0 }
+func sampled(n int) bool { return everyCall() || n%6 == 0 }
 
 // eachLab calls try for the scenarios that are tried, as a test of each variant.
 func eachLab(t *testing.T, try func(t *testing.T, i int, l *lab)) {
@@ -34,7 +33,7 @@ func eachLab(t *testing.T, try func(t *testing.T, i int, l *lab)) {
 			if v.mem.Unprivileged && s.root || v.mem.NoRenameFlags && strings.HasPrefix(s.name, "exchange") || v.mem.NoHandles && strings.HasPrefix(s.name, "indexed") {
 				continue // these need what the filesystem does not have
 			}
-			if s.only != nil && !s.only(v) || !everyCall && k > 0 && (i+k)%5 != 0 {
+			if s.only != nil && !s.only(v) || !everyCall() && k > 0 && (i+k)%5 != 0 {
 				continue
 			}
 			t.Run(v.name+"/"+s.name, func(t *testing.T) {
@@ -196,7 +195,7 @@ func TestEveryFailingCallLeavesTheOldTreeOrTheNew(t *testing.T) {
 	eachLab(t, func(t *testing.T, i int, l *lab) {
 		for n := range l.calls {
 			for k, errno := range faults {
-				if !sampled(n+i) || !everyErrno && (n/6+i)%len(faults) != k {
+				if !sampled(n+i) || !everyErrno() && (n/6+i)%len(faults) != k {
 					continue
 				}
 				cases++
