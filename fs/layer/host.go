@@ -200,10 +200,12 @@ func (o *hostObject) Listxattr(dest []byte) (int, error) {
 }
 
 func (o *hostObject) Setxattr(attr string, value []byte, flags int) error {
-	if o.path {
-		return retry(func() error { return unix.Setxattr(procPath(o.fd), attr, value, flags) })
-	}
-	return retry(func() error { return unix.Fsetxattr(o.fd, attr, value, flags) })
+	return lendWrite(func() error {
+		if o.path {
+			return retry(func() error { return unix.Setxattr(procPath(o.fd), attr, value, flags) })
+		}
+		return retry(func() error { return unix.Fsetxattr(o.fd, attr, value, flags) })
+	}, o)
 }
 
 func (o *hostObject) Removexattr(attr string) error {
@@ -424,14 +426,18 @@ func (d *hostDir) Link(obj Object, name string) error {
 	if !ok {
 		return unix.EXDEV
 	}
+	return lendWrite(func() error { return d.link(h.Fd(), name) }, &d.hostObject)
+}
+
+func (d *hostDir) link(fd int, name string) error {
 	if !linkByProc.Load() {
-		err := retry(func() error { return unix.Linkat(h.Fd(), "", d.fd, name, unix.AT_EMPTY_PATH) })
+		err := retry(func() error { return unix.Linkat(fd, "", d.fd, name, unix.AT_EMPTY_PATH) })
 		if err != unix.ENOENT {
 			return err
 		}
 	}
 	err := retry(func() error {
-		return unix.Linkat(unix.AT_FDCWD, procPath(h.Fd()), d.fd, name, unix.AT_SYMLINK_FOLLOW)
+		return unix.Linkat(unix.AT_FDCWD, procPath(fd), d.fd, name, unix.AT_SYMLINK_FOLLOW)
 	})
 	if err == nil {
 		linkByProc.Store(true)
@@ -464,7 +470,7 @@ func (d *hostDir) Rename(oldName string, to Dir, newName string, flags uint) err
 	if !ok {
 		return unix.EXDEV
 	}
-	return retry(func() error { return unix.Renameat2(d.fd, oldName, t.Fd(), newName, flags) })
+	return d.rename(oldName, newHostDir(t.Fd()), newName, flags)
 }
 
 func (d *hostDir) TmpFile(mode uint32) (File, error) {

@@ -197,3 +197,61 @@ func TestReadPastTheEndOfThen(t *testing.T) {
 		t.Errorf("read %q, %v, once it was cut", buf[:n], err)
 	}
 }
+
+// Who keeps read-only directories, as the module cache of Go does, can have them
+// copied up and marked without being root.
+func TestOwnReadOnlyDirectoriesCanBeMovedAndMarked(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root may write everywhere: run as an ordinary user")
+	}
+	root := t.TempDir()
+	for _, name := range []string{"work", "work/d", "work/x", "work/x/y", "upper", "upper/old"} {
+		if err := os.Mkdir(filepath.Join(root, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { exec.Command("chmod", "-R", "u+w", root).Run() })
+	top, err := layer.OpenHostShared(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer top.Close()
+	dir := func(name string) layer.Dir {
+		t.Helper()
+		d, err := top.OpenDir(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { d.Close() })
+		return d
+	}
+	work, upper := dir("work"), dir("upper")
+	file, err := work.TmpFile(0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for _, name := range []string{"work/d", "work/x", "upper/old", "upper"} {
+		if err := os.Chmod(filepath.Join(root, name), 0o555); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for what, err := range map[string]error{
+		"mark":     upper.Setxattr("user.mark", []byte("y"), 0),
+		"move":     work.Rename("d", upper, "new", 0),
+		"exchange": work.Rename("x", upper, "old", unix.RENAME_EXCHANGE),
+		"link":     upper.Link(file, "file"),
+	} {
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for _, name := range []string{"upper", "upper/new", "upper/old", "work/x"} {
+		if st, err := os.Stat(filepath.Join(root, name)); err != nil || st.Mode().Perm() != 0o555 {
+			t.Errorf("%s: %v (%v), want mode 0555 again", name, st.Mode(), err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(root, "upper/old/y")); err != nil {
+		t.Errorf("exchanged: %v", err)
+	}
+}
