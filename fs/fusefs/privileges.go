@@ -33,7 +33,7 @@ func (r *rawFS) keepsPriv(in *fuse.SetAttrIn) bool {
 // everybody could disarm su. What may be a write is let through.
 func (r *rawFS) checkEmptyChown(n *union.Node, in *fuse.SetAttrIn) error {
 	a, err := r.union.GetAttr(n)
-	if err != nil || a.Mode&(unix.S_ISUID|unix.S_ISGID) == 0 || in.Valid&fattrCtime == 0 && (r.writeOut != nil || a.Mode&0o022 != 0) {
+	if err != nil || a.IsDir() || a.Mode&(unix.S_ISUID|unix.S_ISGID) == 0 || in.Valid&fattrCtime == 0 && (r.writeOut != nil || a.Mode&0o022 != 0) {
 		return err
 	}
 	who, ok := callerOf(&in.Caller)
