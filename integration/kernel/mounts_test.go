@@ -64,11 +64,22 @@ func (k *kernelMount) mount(s stack) error {
 	if rootless {
 		data += ",userxattr"
 	}
-	if err := unix.Mount("overlay", k.target, "overlay", 0, data); err != nil {
-		return fmt.Errorf("mount -t overlay -o %s: %w", data, err)
+	for range 5 {
+		if err := unix.Mount("overlay", k.target, "overlay", 0, data); err != nil {
+			return fmt.Errorf("mount -t overlay -o %s: %w", data, err)
+		}
+		k.mounted = true
+		var st unix.Statfs_t
+		if err := unix.Statfs(k.target, &st); err != nil || st.Flags&unix.ST_RDONLY == 0 {
+			return err
+		}
+		// It could not clear its work directory, and goes on read-only.
+		if err := k.unmount(); err != nil {
+			return err
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
-	k.mounted = true
-	return nil
+	return fmt.Errorf("mount -t overlay -o %s: read-only each time: what is in %s/work?", data, s.work)
 }
 
 func (k *kernelMount) unmount() error {
