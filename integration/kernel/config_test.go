@@ -150,11 +150,6 @@ func (c config) scratch() (s scratch, err error) {
 			return s, err
 		}
 	}
-	for _, d := range []string{"kernel", "lamina"} {
-		if err := os.Mkdir(filepath.Join(s.home, d), 0o755); err != nil {
-			return s, err
-		}
-	}
 	return s, os.Mkdir(filepath.Join(s.home, "state"), 0o700)
 }
 
@@ -165,6 +160,16 @@ type scratch struct {
 	away string // on another filesystem
 	// Lowers of each engine, the top first, and after them the spare ones.
 	kernelLowers, laminaLowers []string
+}
+
+// mountpoint makes a mountpoint in a directory of its own: a symbolic link to
+// "../f0" must not lead both engines to one file.
+func (s *scratch) mountpoint(engine string) error {
+	above := filepath.Join(s.home, engine)
+	if err := os.RemoveAll(above); err != nil {
+		return err
+	}
+	return os.MkdirAll(filepath.Join(above, "mnt"), 0o755)
 }
 
 func (s *scratch) remove() {

@@ -37,8 +37,8 @@ var _ world = (*interchange)(nil)
 
 func newInterchange(s *scratch) *interchange {
 	return &interchange{scratch: s, first: int(s.seed % 2), engines: [2]engine{
-		&kernelMount{target: filepath.Join(s.home, "kernel"), options: s.kernelOptions()},
-		&laminaMount{target: filepath.Join(s.home, "lamina"), options: s.laminaOptions(), state: filepath.Join(s.home, "state")},
+		&kernelMount{target: filepath.Join(s.home, "kernel", "mnt"), options: s.kernelOptions()},
+		&laminaMount{target: filepath.Join(s.home, "lamina", "mnt"), options: s.laminaOptions(), state: filepath.Join(s.home, "state")},
 	}}
 }
 
@@ -48,6 +48,11 @@ func (w *interchange) start() ([]difference, error) {
 	for i := range w.uppers + 1 {
 		os.RemoveAll(w.upper(i))
 		os.RemoveAll(w.work(i))
+	}
+	for _, engine := range []string{"kernel", "lamina"} {
+		if err := w.mountpoint(engine); err != nil {
+			return nil, err
+		}
 	}
 	w.uppers, w.now, w.wrote = 0, w.first, false
 	w.began = time.Now().Add(-time.Second)

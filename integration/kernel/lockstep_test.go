@@ -45,8 +45,8 @@ func newLockStep(s *scratch) *lockStep {
 		scratch:   s,
 		kernel:    side{name: "kernel"},
 		lamina:    side{name: "lamina"},
-		kernelMnt: kernelMount{target: filepath.Join(s.home, "kernel"), options: s.kernelOptions()},
-		laminaMnt: laminaMount{target: filepath.Join(s.home, "lamina"), options: s.laminaOptions(), state: filepath.Join(s.home, "state")},
+		kernelMnt: kernelMount{target: filepath.Join(s.home, "kernel", "mnt"), options: s.kernelOptions()},
+		laminaMnt: laminaMount{target: filepath.Join(s.home, "lamina", "mnt"), options: s.laminaOptions(), state: filepath.Join(s.home, "state")},
 	}
 }
 
@@ -56,6 +56,11 @@ func (w *lockStep) start() ([]difference, error) {
 	w.kernelStack = stack{slices.Clone(w.kernelLowers[:w.lowers]), filepath.Join(w.home, "ku"), filepath.Join(w.home, "kw")}
 	w.laminaStack = stack{slices.Clone(w.laminaLowers[:w.lowers]), filepath.Join(w.home, "lu"), filepath.Join(w.home, "lw")}
 	w.checks = 0
+	for _, engine := range []string{"kernel", "lamina"} {
+		if err := w.mountpoint(engine); err != nil {
+			return nil, err
+		}
+	}
 	w.began = time.Now().Add(-time.Second) // the clock of files is coarse
 	for _, s := range []stack{w.kernelStack, w.laminaStack} {
 		os.RemoveAll(s.upper)
