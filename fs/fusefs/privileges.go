@@ -27,20 +27,29 @@ func (r *rawFS) keepsPriv(in *fuse.SetAttrIn) bool {
 	return ok && who.uid == 0
 }
 
-// checkEmptyChown returns EPERM for a chown(-1, -1) of a file with privileges by
-// somebody who is neither its owner nor root. The kernel's FUSE side leaves out
-// the check that comes with the change of the mode (setattr_prepare); without it
-// everybody could disarm su. What may be a write is let through.
-func (r *rawFS) checkEmptyChown(n *union.Node, in *fuse.SetAttrIn) error {
+// checkEmptyChown tells whether a request to set nothing takes suid and sgid away.
+// A chown(-1, -1) by somebody who is neither the owner nor root must not, and
+// gets EPERM: the kernel's FUSE side leaves out the check that comes with the
+// change of the mode (setattr_prepare), and everybody could disarm su. What may be
+// a write, through a descriptor from somebody else, is let through and takes
+// nothing yet: the write itself says what it takes.
+func (r *rawFS) checkEmptyChown(n *union.Node, in *fuse.SetAttrIn) (kill bool, err error) {
 	a, err := r.union.GetAttr(n)
-	if err != nil || a.IsDir() || a.Mode&(unix.S_ISUID|unix.S_ISGID) == 0 || in.Valid&fattrCtime == 0 && (r.writeOut != nil || a.Mode&0o022 != 0) {
-		return err
+	if err != nil || a.IsDir() || a.Mode&(unix.S_ISUID|unix.S_ISGID) == 0 || r.keepsPriv(in) {
+		return false, err
+	}
+	isChown := in.Valid&fattrCtime != 0
+	if !isChown && (r.writeOut != nil || a.Mode&0o022 != 0) {
+		return true, nil
 	}
 	who, ok := callerOf(&in.Caller)
 	if !ok || who.uid == 0 || who.uid == r.owners.user.shown(a.UID) {
-		return nil
+		return true, nil
 	}
-	return unix.EPERM
+	if isChown {
+		return false, unix.EPERM
+	}
+	return false, nil
 }
 
 // A caller is who makes a request.

@@ -198,13 +198,13 @@ func (r *rawFS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut
 	if n == nil {
 		return stale
 	}
-	c := union.Change{KillPriv: in.Valid&fattrKillSuidgid != 0 || in.Valid&^fattrCtime == 0 && !r.keepsPriv(in)}
+	c := union.Change{KillPriv: in.Valid&fattrKillSuidgid != 0}
 	if in.Valid&fuse.FATTR_MODE != 0 {
 		c.Mode = &in.Mode
 	}
 	var err error
 	if in.Valid&^fattrCtime == 0 {
-		if err = r.checkEmptyChown(n, in); err != nil {
+		if c.KillPriv, err = r.checkEmptyChown(n, in); err != nil {
 			return r.status(err)
 		}
 	}
