@@ -14,6 +14,7 @@ type difference struct {
 	where  string // the operation's name, or "tree"
 	field  string // of a record: "mode", "data", …; "result" of an operation
 	path   string
+	kind   string // type of what a tree has there in lamina
 	kernel string
 	lamina string
 	op     op
@@ -41,9 +42,14 @@ func compareTrees(kernel, lamina tree, rule treeRule, began time.Time, after str
 	const tolerance = int64(10 * time.Second) // how far the turns of both may be apart
 	var list []difference
 	add := func(field, path, k, l string) {
-		if k != l {
-			list = append(list, difference{where: "tree", field: field, path: path, kernel: k, lamina: l, after: after})
+		if k == l {
+			return
 		}
+		d := difference{where: "tree", field: field, path: path, kernel: k, lamina: l, after: after}
+		if r := lamina[path]; r != nil {
+			d.kind = r.fields["type"]
+		}
+		list = append(list, d)
 	}
 	all := maps.Clone(kernel)
 	maps.Copy(all, lamina)
