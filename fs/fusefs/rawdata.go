@@ -83,7 +83,11 @@ func (r *rawFS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32,
 	if n == nil {
 		return 0, stale
 	}
-	k, err := r.union.Write(n, data, int64(in.Offset), in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0)
+	write := r.union.Write
+	if in.WriteFlags&fuse.WRITE_CACHE != 0 && r.writeOut != nil {
+		write = r.union.WriteBack
+	}
+	k, err := write(n, data, int64(in.Offset), in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0)
 	r.count.written.Add(uint64(k))
 	return uint32(k), r.status(err)
 }

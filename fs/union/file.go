@@ -1,6 +1,8 @@
 package union
 
 import (
+	"sync"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/fs/layer"
@@ -153,20 +155,54 @@ func (fs *FS) Write(n *Node, p []byte, off int64, kill bool) (int, error) {
 		return 0, err
 	}
 	defer h.release()
+	return fs.write(h.obj, p, off, kill)
+}
+
+// WriteBack is Write for what the kernel has held back. It leaves the time of
+// the last change alone: the kernel has shown the time of the write(2) since, and
+// sets it by itself where it differs from the one that it was told last.
+//
+// Crash before it does: the file has new data and its old time.
+func (fs *FS) WriteBack(n *Node, p []byte, off int64, kill bool) (int, error) {
+	h, err := fs.writable(n)
+	if err != nil {
+		return 0, err
+	}
+	defer h.release()
+	defer fs.timesOf(n).Unlock()
+	st, err := h.obj.Stat()
+	if err != nil {
+		return 0, err
+	}
+	done, err := fs.write(h.obj, p, off, kill)
+	if done > 0 {
+		_ = h.obj.SetTimes(omit, st.Mtime) // of a file that is not the server's own it stays the time of now
+	}
+	return done, err
+}
+
+// timesOf locks what keeps the times of a node together over several steps.
+func (fs *FS) timesOf(n *Node) *sync.Mutex {
+	mu := &fs.times[n.ID()%uint64(len(fs.times))]
+	mu.Lock()
+	return mu
+}
+
+func (fs *FS) write(f layer.File, p []byte, off int64, kill bool) (int, error) {
 	if kill {
-		if err := killPriv(h.obj); err != nil {
+		if err := killPriv(f); err != nil {
 			return 0, err
 		}
 	} else if fs.opt.RestorePriv {
-		restore, err := keepPriv(h.obj)
+		restore, err := keepPriv(f)
 		if err != nil {
 			return 0, err
 		}
 		defer restore()
 	}
 	done := 0
-	err = fs.limits.around(h.obj, off+int64(len(p)), func() (err error) {
-		done, err = h.obj.WriteAt(p, off)
+	err := fs.limits.around(f, off+int64(len(p)), func() (err error) {
+		done, err = f.WriteAt(p, off)
 		return err
 	})
 	if done > 0 {

@@ -1,6 +1,7 @@
 package union
 
 import (
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -125,4 +126,49 @@ func contents(t *testing.T, u *FS, n *Node) string {
 		t.Fatal(err)
 	}
 	return string(buf[:k])
+}
+
+// What the kernel writes back later carries no time of its own: a file whose
+// mtime moves by itself is built again, or looked at again by git.
+func TestWriteBackLeavesTheTime(t *testing.T) {
+	u, n, _ := upperFile(t)
+	then := layer.Time{Sec: 1000, Nsec: 5}
+	if _, err := u.SetAttr(n, Change{Mtime: &then}); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := u.WriteBack(n, []byte("newer"), 0, false); k != 5 || err != nil {
+		t.Fatalf("wrote %d: %v", k, err)
+	}
+	if a, err := u.GetAttr(n); err != nil || a.Mtime != then || a.Size != 5 {
+		t.Errorf("size %d, mtime %v, %v; want 5, %v", a.Size, a.Mtime, err, then)
+	}
+	if _, err := u.Write(n, []byte("now"), 0, false); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := u.GetAttr(n); err != nil || a.Mtime == then {
+		t.Errorf("a write that nothing held back leaves mtime %v, %v", a.Mtime, err)
+	}
+}
+
+// The kernel may tell the time while it still hands over data: that time stays.
+func TestTimeToldWhileDataIsWrittenBack(t *testing.T) {
+	u, n, _ := upperFile(t)
+	for round := range 200 {
+		told := layer.Time{Sec: int64(round)}
+		var done sync.WaitGroup
+		for range 2 {
+			done.Go(func() {
+				if _, err := u.WriteBack(n, []byte("data"), 0, false); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		if _, err := u.SetAttr(n, Change{Mtime: &told}); err != nil {
+			t.Fatal(err)
+		}
+		done.Wait()
+		if a, err := u.GetAttr(n); err != nil || a.Mtime != told {
+			t.Fatalf("round %d: mtime %v, %v; want %v", round, a.Mtime, err, told)
+		}
+	}
 }

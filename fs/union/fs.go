@@ -117,6 +117,7 @@ type FS struct {
 	virtual     virtualTable
 	handles     *handleCache
 	inos        inoSpace
+	times       [64]sync.Mutex // see timesOf
 	limits      limiter
 	// noClone remembers that the filesystem of the upper cannot share data.
 	noClone atomic.Bool

@@ -32,7 +32,12 @@ func (fs *FS) SetAttr(n *Node, c Change) (Attr, error) {
 		return Attr{}, err
 	}
 	if c.Mode != nil || c.UID != nil || c.GID != nil || c.Atime != nil || c.Mtime != nil || c.KillPriv {
-		err := fs.onObject(n, func(o layer.Object) error { return c.apply(o, n) })
+		err := func() error {
+			if c.Mtime != nil {
+				defer fs.timesOf(n).Unlock()
+			}
+			return fs.onObject(n, func(o layer.Object) error { return c.apply(o, n) })
+		}()
 		if err != nil {
 			return Attr{}, err
 		}
