@@ -9,10 +9,13 @@ build: ## build bin/lamina and the names that other programs call it by
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o $(BIN)/lamina ./cmd/lamina
 	ln -sf lamina $(BIN)/fuse-overlayfs
 	ln -sf lamina $(BIN)/mount.fuse.lamina
+	ln -sf lamina $(BIN)/umount.fuse.lamina
 
-install: build ## copy them to PREFIX (/usr/local) and the manual pages beside them
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+install: build ## copy it to PREFIX (/usr/local) with its manual pages, and let mount(8) and umount(8) find it
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)/sbin
 	install -m 755 $(BIN)/lamina $(DESTDIR)$(PREFIX)/bin/lamina
+	ln -sf $(PREFIX)/bin/lamina $(DESTDIR)/sbin/mount.fuse.lamina
+	ln -sf $(PREFIX)/bin/lamina $(DESTDIR)/sbin/umount.fuse.lamina
 	$(BIN)/lamina man $(DESTDIR)$(PREFIX)/share/man/man1
 PREFIX ?= /usr/local
 

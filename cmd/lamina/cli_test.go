@@ -200,6 +200,9 @@ func TestStatusesAndMessages(t *testing.T) {
 		{"fuse-overlayfs -o lowerdir=/ " + none, 1, "mkdir -p"},
 		{"mount.lamina x", helperUsage, "a source and a target"},
 		{"mount.lamina x y -o lowerdir=a,size=big", helperUsage, "option size=big"},
+		{"umount.lamina", helperUsage, "one target is needed"},
+		{"umount.lamina x -z", helperUsage, "unknown flag -z"},
+		{"umount.lamina " + none, helperFailure, none},
 		{"mount.lamina x " + none + " -o lowerdir=/", helperFailure, "mkdir -p"},
 	} {
 		argv := strings.Fields(c.argv)

@@ -3,7 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/fs/fusefs"
 	"github.com/laminafs/lamina/fs/mountopt"
@@ -98,4 +101,51 @@ func helper(name string, args []string) error {
 	callerDefaults(&o, "lamina")
 	_, err = serveUnion(name, o, line.target, false)
 	return err
+}
+
+// runUmountHelper is the program as a helper of umount(8):
+//
+//	umount.TYPE TARGET [-flnrv] [-N NAMESPACE] [-t TYPE]
+//
+// It is there to wait. umount(2) returns before the server of a FUSE mount has let
+// go of its layers, so that "umount UNION && umount LAYERS" fails at times.
+func runUmountHelper(name string, args []string) int {
+	target, flags, err := parseUmountHelper(args)
+	if err != nil {
+		complain(name, err)
+		return helperUsage
+	}
+	if strings.Contains(flags, "f") {
+		err = os.NewSyscallError("umount2", unix.Unmount(target, unix.MNT_FORCE))
+	} else {
+		err = unmount(target, strings.Contains(flags, "l"))
+	}
+	if err != nil {
+		complain(name, err)
+		return helperFailure
+	}
+	return exitOK
+}
+
+func parseUmountHelper(args []string) (target, flags string, err error) {
+	var words []string
+	for i := 0; i < len(args); i++ {
+		switch a := args[i]; {
+		case a == "-t" || a == "-N":
+			if i++; i == len(args) {
+				return "", "", fmt.Errorf("%s is followed by nothing", a)
+			}
+		case len(a) > 1 && a[0] == '-':
+			if strings.Trim(a[1:], "flnrv") != "" {
+				return "", "", fmt.Errorf("unknown flag %s; accepted: -f -l -n -r -v -N NAMESPACE -t TYPE", a)
+			}
+			flags += a[1:]
+		default:
+			words = append(words, a)
+		}
+	}
+	if len(words) != 1 {
+		return "", "", fmt.Errorf("one target is needed, got %q; usage: umount TARGET", words)
+	}
+	return words[0], flags, nil
 }

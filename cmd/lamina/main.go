@@ -6,6 +6,7 @@
 //	fuse-overlayfs -o … TARGET        that program's command line (compat.go)
 //	lamina [SRC] TARGET -o …          the same, as mount.fuse3 calls it
 //	mount.lamina SRC TARGET -o …      a helper of mount(8) (helper.go)
+//	umount.lamina TARGET              a helper of umount(8), beside it
 //
 // What the commands do lives in the packages below fs; here are only words:
 // flags, tables, messages and exit statuses.
@@ -44,6 +45,8 @@ func run(argv []string) int {
 		return runCompat("fuse-overlayfs", args)
 	case name == "mount.lamina", name == "mount.fuse.lamina":
 		return runHelper(name, args)
+	case name == "umount.lamina", name == "umount.fuse.lamina":
+		return runUmountHelper(name, args)
 	}
 	root := newRoot()
 	if isBareMount(args, func(verb string) bool {

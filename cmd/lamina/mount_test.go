@@ -153,7 +153,16 @@ func TestMountHelperAndRemount(t *testing.T) {
 		if strings.Count(s.mounts(), "\n") != 0 {
 			t.Errorf("a fake mount mounted: %s", s.mounts())
 		}
-		s.ok("lamina", "umount", "mnt")
+		// The layers are free when umount(8) returns: here their lock is.
+		for range 5 {
+			s.ok("umount.lamina", "mnt", "-v", "-t", "fuse.lamina")
+			s.sh("flock --exclusive --nonblock work/work true")
+			s.ok("mount.lamina", "layers", "mnt", "-o", "lowerdir=app:base,upperdir=upper,workdir=work")
+		}
+		got := s.run("sh", "-c", "cd mnt && umount.lamina ../mnt; echo status $?; umount.lamina ../mnt -l && cat both")
+		if got.stdout != "status 32\napp" {
+			t.Errorf("of a busy mount: %+v", got)
+		}
 	}
 }
 

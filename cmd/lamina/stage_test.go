@@ -77,6 +77,7 @@ func newStage(t *testing.T, r role) *stage {
 		os.WriteFile(filepath.Join(s.bin, "lamina"), self, 0o755),
 		os.Symlink("lamina", filepath.Join(s.bin, "fuse-overlayfs")),
 		os.Symlink("lamina", filepath.Join(s.bin, "mount.lamina")),
+		os.Symlink("lamina", filepath.Join(s.bin, "umount.lamina")),
 	} {
 		if err != nil {
 			t.Fatal(err)
