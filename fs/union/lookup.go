@@ -160,7 +160,7 @@ func (fs *FS) newNode(p *Node, name string, f *found) *Node {
 	}
 	n.refs.Store(1)
 	if f.isDir() {
-		d := &dirNode{lowers: f.lowers, impure: f.m.impure}
+		d := &dirNode{lowers: f.lowers, impure: f.upper && f.m.impure}
 		if f.upper {
 			d.redirect.Store(f.m.redirect)
 		}

@@ -1,0 +1,58 @@
+package union_test
+
+import (
+	"testing"
+
+	"github.com/laminafs/lamina/fs/union"
+	"github.com/laminafs/lamina/whiteout"
+)
+
+// A foundCase is a shrunk failure of the model test: what users lost.
+type foundCase struct {
+	lost   string
+	conf   func(c *modelConfig) // beyond plainConfig
+	upper  modelLayer
+	lowers []modelLayer
+	steps  []*step
+}
+
+func plainConfig() modelConfig {
+	return modelConfig{
+		opt:    union.Options{Prefix: whiteout.Trusted, Redirect: true, Index: true, Metacopy: true},
+		styles: []union.WhiteoutStyle{union.WhiteoutDevice},
+		every:  1,
+	}
+}
+
+// lowFile, lowDir and the like are what these layers are made of.
+func lowFile(path, text string) layerItem {
+	return layerItem{path: path, typ: 'f', mode: 0o644, content: text, mtime: 1000}
+}
+
+func lowDir(path string) layerItem { return layerItem{path: path, typ: 'd', mode: 0o755, mtime: 1000} }
+
+var foundCases = []foundCase{
+	{
+		lost:   "inode numbers in listings of a directory that was impure in a layer below",
+		lowers: []modelLayer{{lowFile("/e", "e"), lowDir("/c")}},
+		steps: []*step{
+			{verb: "rename", a: "/e", b: "/c/b"}, {verb: "freeze"},
+			{verb: "setattr", a: "/c/b", flags: setMode, mode: 0o600}, {verb: "forget"}, {verb: "look"},
+		},
+	},
+}
+
+// TestWhatTheModelHasFound takes the steps of old failures again.
+func TestWhatTheModelHasFound(t *testing.T) {
+	for _, c := range foundCases {
+		t.Run(c.lost, func(t *testing.T) {
+			s := modelStack{conf: plainConfig(), upper: c.upper, lowers: c.lowers}
+			if c.conf != nil {
+				c.conf(&s.conf)
+			}
+			if failed := s.replay(c.steps); failed != "" {
+				t.Error(failed)
+			}
+		})
+	}
+}
