@@ -187,6 +187,14 @@ func lookupAt(fs *FS, at lowerRef) (layer.Object, error) {
 	return retryOpen(fs, func() (layer.Object, error) { return h.obj.Lookup(at.name) })
 }
 
+// hasKey reports whether the node of an inode is known: one that has a single
+// name by now may have been found by another.
+func (fs *FS) hasKey(key inoKey) bool {
+	fs.hardlinkMu.Lock()
+	defer fs.hardlinkMu.Unlock()
+	return fs.hardlinks[key] != nil
+}
+
 // addKey makes a node findable by an inode; hardlinkMu is held.
 func (fs *FS) addKey(n *Node, key inoKey) {
 	if fs.hardlinks[key] == nil {

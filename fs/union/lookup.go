@@ -141,7 +141,9 @@ func (fs *FS) partOf(d *dirNode, rd *realDir) int16 {
 // nodeFor returns the node of an object, new or, for one of several names, the
 // one that is known, with one more reference.
 func (fs *FS) nodeFor(p *Node, name string, f *found) (*Node, error) {
-	if !f.isDir() && f.st.Nlink > 1 && (f.upper || fs.index != nil) {
+	switch {
+	case f.isDir():
+	case f.st.Nlink > 1 && (f.upper || fs.index != nil), f.upper && fs.hasKey(inoKey{f.st.Dev, f.st.Ino}):
 		return fs.linkedNode(p, name, f)
 	}
 	return fs.newNode(p, name, f), nil

@@ -31,6 +31,9 @@ func lowFile(path, text string) layerItem {
 
 func lowDir(path string) layerItem { return layerItem{path: path, typ: 'd', mode: 0o755, mtime: 1000} }
 
+// seldomLooked leaves the tree unknown to the kernel.
+func seldomLooked(c *modelConfig) { c.every = 1 << 30 }
+
 var foundCases = []foundCase{
 	{
 		lost:   "inode numbers in listings of a directory that was impure in a layer below",
@@ -38,6 +41,14 @@ var foundCases = []foundCase{
 		steps: []*step{
 			{verb: "rename", a: "/e", b: "/c/b"}, {verb: "freeze"},
 			{verb: "setattr", a: "/c/b", flags: setMode, mode: 0o600}, {verb: "forget"}, {verb: "look"},
+		},
+	},
+	{
+		lost: "what was written through the descriptor of a file whose other name is removed",
+		conf: seldomLooked,
+		steps: []*step{
+			{verb: "create", a: "/a", slot: -1}, {verb: "link", a: "/a", b: "/b"}, {verb: "remount"},
+			{verb: "open", a: "/a"}, {verb: "unlink", a: "/a"}, {verb: "write", a: "@0", text: "new"}, {verb: "read", a: "/b"},
 		},
 	},
 }
