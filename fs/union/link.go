@@ -6,7 +6,8 @@ import (
 	"github.com/laminafs/lamina/fs/layer"
 )
 
-// Link gives the object of a node, no directory, another name in directory p.
+// Link gives the object of a node, no directory, another name in directory p. The
+// node has one more reference then: to the kernel the reply is that to a lookup.
 func (fs *FS) Link(n, p *Node, name string) (Attr, error) {
 	if p.dir == nil {
 		return Attr{}, unix.ENOTDIR
@@ -39,7 +40,11 @@ func (fs *FS) Link(n, p *Node, name string) (Attr, error) {
 	if err := fs.linkObject(n, obj, p, name); err != nil {
 		return Attr{}, err
 	}
-	return fs.GetAttr(n)
+	a, err := fs.GetAttr(n)
+	if err != nil {
+		fs.Forget(n, 1)
+	}
+	return a, err
 }
 
 // objectOf returns a handle of the node's own upper object.
@@ -86,6 +91,7 @@ func (fs *FS) linkObject(n *Node, obj layer.Object, p *Node, name string) error 
 		return err
 	}
 	fs.dropAufsAfter(p, h.obj, name)
+	n.ref()
 	fs.registerLinked(n, st)
 	d.table.put(entry{name: name, node: n, typ: uint16(n.typ)})
 	d.gen++

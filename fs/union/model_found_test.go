@@ -51,6 +51,14 @@ var foundCases = []foundCase{
 			{verb: "open", a: "/a"}, {verb: "unlink", a: "/a"}, {verb: "write", a: "@0", text: "new"}, {verb: "read", a: "/b"},
 		},
 	},
+	{
+		lost: "a file that was linked and forgotten, while its name is looked up again",
+		conf: seldomLooked,
+		steps: []*step{
+			{verb: "create", a: "/a", slot: -1}, {verb: "link", a: "/a", b: "/b"},
+			{verb: "forget"}, {verb: "stat", a: "/a"}, {verb: "stat", a: "/a", seed: 257},
+		},
+	},
 }
 
 // TestWhatTheModelHasFound takes the steps of old failures again.

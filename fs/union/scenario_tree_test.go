@@ -158,8 +158,16 @@ func removexattr(path, attr string) op {
 
 func link(from, to string) op {
 	return at(from, func(u *tree, n *union.Node) error {
-		return u.in(to, func(dir *union.Node, name string) error { _, err := u.Link(n, dir, name); return err })
+		return u.in(to, func(dir *union.Node, name string) error { return u.link(n, dir, name) })
 	})
+}
+
+func (u *tree) link(n, dir *union.Node, name string) error {
+	_, err := u.Link(n, dir, name)
+	if err == nil {
+		u.Forget(n, 1)
+	}
+	return err
 }
 
 func rename(from, to string, flags uint) op {
@@ -244,8 +252,7 @@ func tmpfile(to, text string) op {
 			if err := u.Fsync(n, false); err != nil {
 				return err
 			}
-			_, err = u.Link(n, dir, name)
-			return err
+			return u.link(n, dir, name)
 		})
 	}
 }
