@@ -384,16 +384,23 @@ func (fs *FS) copyUpData(n *Node, want dataWanted) error {
 		f.Close()
 		return err
 	}
+	restore, err := keepAcrossWriting(f, &st)
+	if err != nil {
+		f.Close()
+		return err
+	}
 	size := min(int64(want), st.Size)
 	if err := fs.limits.take(sizeBlocks(size), 0); err != nil {
 		f.Close()
 		return err
 	}
-	if err := fs.fillMetacopy(n, f, &st, size); err != nil {
+	if err := fs.fillMetacopy(n, f, &st, size, restore); err != nil {
 		// Still a metacopy file: none of its own data counts, and if
-		// dropping it fails, it only takes up space.
+		// dropping it fails, it only takes up space. What cannot be given
+		// back leaves less privilege.
 		_ = f.Truncate(0)
 		_ = f.Truncate(st.Size)
+		_ = restore()
 		_ = f.SetTimes(st.Atime, st.Mtime)
 		f.Close()
 		fs.limits.give(sizeBlocks(size), 0)
@@ -408,8 +415,9 @@ func (fs *FS) copyUpData(n *Node, want dataWanted) error {
 }
 
 // fillMetacopy copies the first size bytes of the data into a metacopy file
-// with attributes st, and makes it an ordinary one of that size.
-func (fs *FS) fillMetacopy(n *Node, f layer.File, st *layer.Stat, size int64) error {
+// with attributes st, and makes it an ordinary one of that size. restore gives back
+// what writing takes away.
+func (fs *FS) fillMetacopy(n *Node, f layer.File, st *layer.Stat, size int64, restore func() error) error {
 	moved, err := fs.copyFrom(n, f, size)
 	if err != nil {
 		return err
@@ -419,6 +427,9 @@ func (fs *FS) fillMetacopy(n *Node, f layer.File, st *layer.Stat, size int64) er
 		if err := f.Truncate(size); err != nil {
 			return err
 		}
+	}
+	if err := restore(); err != nil {
+		return err
 	}
 	// Writing the data changed the times that the file had.
 	if err := f.SetTimes(st.Atime, st.Mtime); err != nil {

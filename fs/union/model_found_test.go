@@ -3,6 +3,8 @@ package union_test
 import (
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/laminafs/lamina/fs/union"
 	"github.com/laminafs/lamina/whiteout"
 )
@@ -27,6 +29,11 @@ func plainConfig() modelConfig {
 // lowFile, lowDir and the like are what these layers are made of.
 func lowFile(path, text string) layerItem {
 	return layerItem{path: path, typ: 'f', mode: 0o644, content: text, mtime: 1000}
+}
+
+func withXattr(it layerItem, name, value string) layerItem {
+	it.xattrs = append(it.xattrs, [2]string{name, value})
+	return it
 }
 
 func lowDir(path string) layerItem { return layerItem{path: path, typ: 'd', mode: 0o755, mtime: 1000} }
@@ -57,6 +64,14 @@ var foundCases = []foundCase{
 		steps: []*step{
 			{verb: "create", a: "/a", slot: -1}, {verb: "link", a: "/a", b: "/b"},
 			{verb: "forget"}, {verb: "stat", a: "/a"}, {verb: "stat", a: "/a", seed: 257},
+		},
+	},
+	{
+		lost:   "the capabilities of a program whose attributes had been copied up before its data",
+		lowers: []modelLayer{{withXattr(lowFile("/ping", "ELF"), "security.capability", capabilityValue)}},
+		steps: []*step{
+			{verb: "setattr", a: "/ping", flags: setMode, mode: 0o4755}, {verb: "setxattr", a: "/ping", name: "security.capability", text: capabilityValue},
+			{verb: "open", a: "/ping", flags: unix.O_WRONLY},
 		},
 	},
 }

@@ -1,6 +1,8 @@
 package union
 
 import (
+	"bytes"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/fs/layer"
@@ -125,6 +127,33 @@ func keepPriv(o layer.Object) (restore func(), err error) {
 		if after, err := o.Stat(); err == nil && after.Mode != before.Mode {
 			_ = o.Chmod(before.Mode & 0o7777)
 		}
+	}, nil
+}
+
+// keepAcrossWriting returns what gives a file back what the filesystem takes
+// away when data is written to it, since nobody has changed the data: its
+// capabilities, and where the server may not keep them its suid and sgid bits
+// (ovl_copy_up_meta_inode_data in fs/overlayfs/copy_up.c).
+func keepAcrossWriting(f layer.File, st *layer.Stat) (restore func() error, err error) {
+	const capability = "security.capability"
+	var kept []byte
+	err = readSized(func(b []byte) (int, error) { return f.Getxattr(capability, b) }, func(v []byte) error {
+		kept = bytes.Clone(v)
+		return nil
+	})
+	if err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP {
+		return nil, err
+	}
+	return func() error {
+		if st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
+			if err := f.Chmod(st.Mode & 0o7777); err != nil {
+				return err
+			}
+		}
+		if kept == nil {
+			return nil
+		}
+		return f.Setxattr(capability, kept, 0)
 	}, nil
 }
 
