@@ -110,7 +110,8 @@ func (fs *FS) copyUpDirIn(n, p *Node, name string) (bool, error) {
 		return true, err
 	}
 	up := p.dir.upper.Load()
-	err = fs.inParent(p, true, func(d layer.Dir) error { return fs.work.dir.Rename(tmp, d, name, 0) })
+	origin := fs.opt.Whiteouts != WhiteoutAufs // which may be on a filesystem without xattrs
+	err = fs.inParent(p, origin, func(d layer.Dir) error { return fs.work.dir.Rename(tmp, d, name, 0) })
 	if err != nil {
 		return true, err
 	}

@@ -306,7 +306,10 @@ func (fs *FS) indexedNode(p *Node, name string, f *found, key inoKey) (*Node, er
 	n := &Node{parent: p, name: name, typ: st.Type(), lower: f.top.dir}
 	n.ino.Store(fs.inos.compose(f.st.Dev, f.st.Ino))
 	n.refs.Store(1)
-	n.set(stateUpper | stateIndexed | stateOrigin)
+	n.set(stateUpper | stateIndexed)
+	if m.origin != nil {
+		n.set(stateOrigin)
+	}
 	e := n.extLocked()
 	e.pinObj, e.indexAs = o, idx
 	if f.top.name != name {
@@ -423,7 +426,7 @@ func (fs *FS) linkAlias(n, p *Node, name string) error {
 		return err
 	}
 	defer o.Close()
-	err = fs.inParent(p, true, func(d layer.Dir) error {
+	err = fs.inParent(p, n.has(stateOrigin), func(d layer.Dir) error {
 		if err := d.Link(unshared(o), name); err != nil {
 			return err
 		}

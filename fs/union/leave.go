@@ -15,7 +15,7 @@ func (r *renaming) leaveWhiteout(whited bool) error {
 	fs := r.fs
 	switch fs.opt.Whiteouts {
 	case WhiteoutAufs:
-		return r.leaveAufs()
+		return r.leaveAufs(whited)
 	case WhiteoutXattr:
 		if err := fs.allowXattrWhiteouts(r.op, r.oup); err != nil {
 			return err
@@ -37,12 +37,13 @@ func (r *renaming) leaveWhiteout(whited bool) error {
 	return r.whiteOutBehind()
 }
 
-// leaveAufs writes the mark first: beside an object it means nothing.
-func (r *renaming) leaveAufs() error {
+// leaveAufs writes the mark first: beside an object it means nothing. whited tells
+// that an earlier mount has left a whiteout of another kind at the new name.
+func (r *renaming) leaveAufs(whited bool) error {
 	if err := r.fs.whiteOutAufs(r.oup, r.oname, false); err != nil {
 		return err
 	}
-	err := r.oup.Rename(r.oname, r.nup, r.nname, 0)
+	err := r.fs.overWhiteout(r.oup, r.oname, r.nup, r.nname, whited && r.src.node.dir != nil)
 	if err != nil {
 		r.fs.unWhiteOut(r.oup, r.oname)
 	}

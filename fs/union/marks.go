@@ -242,7 +242,7 @@ func (fs *FS) markOpaque(dir layer.Dir) error {
 // setImpure marks the upper part of a directory as holding objects that came
 // from elsewhere, which makes the kernel look for the origins of its entries.
 func (fs *FS) setImpure(d *dirNode, upper layer.Dir) error {
-	if d.impure || fs.opt.Whiteouts == WhiteoutAufs {
+	if d.impure {
 		return nil
 	}
 	if err := upper.Setxattr(fs.opt.Prefix.Impure(), []byte("y"), 0); err != nil {

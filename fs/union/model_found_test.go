@@ -41,6 +41,9 @@ func lowDir(path string) layerItem { return layerItem{path: path, typ: 'd', mode
 // seldomLooked leaves the tree unknown to the kernel.
 func seldomLooked(c *modelConfig) { c.every = 1 << 30 }
 
+// styleOne is the seed of a remount after which the second style is in use.
+const styleOne = 4
+
 var foundCases = []foundCase{
 	{
 		lost:   "inode numbers in listings of a directory that was impure in a layer below",
@@ -73,6 +76,21 @@ var foundCases = []foundCase{
 			{verb: "setattr", a: "/ping", flags: setMode, mode: 0o4755}, {verb: "setxattr", a: "/ping", name: "security.capability", text: capabilityValue},
 			{verb: "open", a: "/ping", flags: unix.O_WRONLY},
 		},
+	},
+	{
+		lost:   "with aufs marks, directories at names deleted under another format",
+		conf:   func(c *modelConfig) { c.styles = []union.WhiteoutStyle{union.WhiteoutDevice, union.WhiteoutAufs} },
+		lowers: []modelLayer{{lowFile("/a", "a"), lowFile("/b", "b"), lowDir("/c")}},
+		steps: []*step{
+			{verb: "unlink", a: "/a"}, {verb: "unlink", a: "/b"}, {verb: "remount", seed: styleOne},
+			{verb: "mkdir", a: "/a", mode: 0o755}, {verb: "rename", a: "/c", b: "/b"}, {verb: "remount"},
+		},
+	},
+	{
+		lost:   "with aufs marks, the inode number in listings of a directory moved by redirect",
+		conf:   func(c *modelConfig) { c.styles = []union.WhiteoutStyle{union.WhiteoutAufs} },
+		lowers: []modelLayer{{lowDir("/a")}},
+		steps:  []*step{{verb: "mkdir", a: "/b", mode: 0o755}, {verb: "rename", a: "/a", b: "/b/c"}, {verb: "remount"}, {verb: "look"}},
 	},
 }
 

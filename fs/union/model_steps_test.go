@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -28,31 +29,24 @@ type step struct {
 	seed           uint64 // of what a step does not say, as what the kernel remembers
 }
 
+// String writes the step as foundCases holds it.
 func (s *step) String() string {
 	var b strings.Builder
-	b.WriteString(s.verb)
-	field := func(name string, v any, zero bool) {
-		if !zero {
-			fmt.Fprintf(&b, " %s=%v", name, v)
+	fmt.Fprintf(&b, "{verb: %q", s.verb)
+	v := reflect.ValueOf(s).Elem()
+	for i := 1; i < v.NumField(); i++ {
+		f, name := v.Field(i), v.Type().Field(i).Name
+		switch {
+		case f.IsZero():
+		case f.Kind() == reflect.String:
+			fmt.Fprintf(&b, ", %s: %q", name, f.String())
+		case name == "mode" || name == "umask":
+			fmt.Fprintf(&b, ", %s: %#o", name, f.Uint())
+		default:
+			fmt.Fprintf(&b, ", %s: %v", name, f)
 		}
 	}
-	quoted := func(s string) string { return strings.ReplaceAll(fmt.Sprintf("%q", s), modelLongName, "LONG") }
-	field("a", quoted(s.a), s.a == "")
-	field("b", quoted(s.b), s.b == "")
-	field("slot", s.slot, s.slot == 0)
-	field("off", s.off, s.off == 0)
-	field("off2", s.off2, s.off2 == 0)
-	field("n", s.n, s.n == 0)
-	field("mode", fmt.Sprintf("%#o", s.mode), s.mode == 0)
-	field("uid", s.uid, s.uid == 0)
-	field("gid", s.gid, s.gid == 0)
-	field("umask", fmt.Sprintf("%#o", s.umask), s.umask == 0)
-	field("flags", s.flags, s.flags == 0)
-	field("kill", s.kill, !s.kill)
-	field("name", quoted(s.name), s.name == "")
-	field("text", brief([]byte(s.text)), s.text == "")
-	fmt.Fprintf(&b, " seed=%d", s.seed)
-	return b.String()
+	return strings.ReplaceAll(b.String(), modelLongName, "LONG") + "},"
 }
 
 // A verb is a kind of step.

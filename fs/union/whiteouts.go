@@ -8,11 +8,9 @@ import (
 )
 
 // takenByWhiteout reports whether a name that nobody sees is taken in the upper
-// by the mark of its deletion.
+// by the mark of its deletion: also where such marks are not written now, since
+// an earlier mount may have.
 func (fs *FS) takenByWhiteout(up layer.Dir, name string) (bool, error) {
-	if fs.opt.Whiteouts == WhiteoutAufs {
-		return false, nil
-	}
 	switch _, err := up.StatAt(name); err {
 	case nil:
 		return true, nil
