@@ -74,10 +74,7 @@ func (fs *FS) publishSpecial(n *Node, tmp string, dst layer.Object, lower *layer
 	for {
 		p, name := n.where()
 		if p == nil {
-			n.mu.Lock()
-			n.extLocked().pinObj = dst
-			n.mu.Unlock()
-			n.set(stateUpper)
+			n.becomeUpperSpecial(dst, true)
 			return fs.work.dir.Unlink(tmp)
 		}
 		if err := fs.copyUpDir(p); err != nil {
@@ -90,22 +87,49 @@ func (fs *FS) publishSpecial(n *Node, tmp string, dst layer.Object, lower *layer
 				return false, nil
 			}
 			ino, err := fs.ownIno(n, dst, lower)
-			if err == nil {
-				err = fs.inParent(p, n.has(stateOrigin), func(d layer.Dir) error {
-					return fs.work.dir.Rename(tmp, d, name, 0)
-				})
+			if err != nil {
+				return true, err
 			}
-			if err == nil {
-				fs.renumber(n, p, ino)
-				n.set(stateUpper)
-				n.clear(stateNoXattrs)
-				fs.entryIsUpper(p, name)
-				dst.Close()
+			x, err := fs.indexStaged(n, dst, lower)
+			if err != nil {
+				return true, err
 			}
-			return true, err
+			err = fs.inParent(p, n.has(stateOrigin), func(d layer.Dir) error {
+				if err := fs.work.dir.Rename(tmp, d, name, 0); err != nil {
+					return err
+				}
+				err := x.published()
+				if err != nil {
+					_ = d.Unlink(name)
+				}
+				return err
+			})
+			if err != nil {
+				x.drop()
+				return true, err
+			}
+			fs.renumber(n, p, ino)
+			x.enter()
+			n.becomeUpperSpecial(dst, x != nil)
+			fs.entryIsUpper(p, name)
+			return true, nil
 		}()
 		if done {
 			return err
 		}
 	}
+}
+
+// becomeUpperSpecial makes an open copy the node's object. keep holds it for good,
+// because no single name leads to it.
+func (n *Node) becomeUpperSpecial(copy layer.Object, keep bool) {
+	if keep {
+		n.mu.Lock()
+		n.extLocked().pinObj = copy
+		n.mu.Unlock()
+	} else {
+		copy.Close()
+	}
+	n.set(stateUpper)
+	n.clear(stateNoXattrs)
 }

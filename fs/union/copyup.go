@@ -263,7 +263,7 @@ func (fs *FS) publishRegular(n *Node, s *stagedFile, meta bool, lower *layer.Sta
 			if err != nil {
 				return true, err
 			}
-			x, err := fs.indexStaged(n, s, lower)
+			x, err := fs.indexStaged(n, s.file, lower)
 			if err != nil {
 				return true, err
 			}

@@ -333,7 +333,7 @@ func (fs *FS) indexedNode(p *Node, name string, f *found, key inoKey) (*Node, er
 type indexing struct {
 	fs   *FS
 	n    *Node
-	file layer.File
+	copy layer.Object
 	name string // in the index; "": without file handles the names are tied until the union is unmounted
 	diff int    // of the link count from that of the copy, once it is published
 }
@@ -345,25 +345,29 @@ type indexing struct {
 // whole. Crash once the copy has its name as well: one name too many is counted,
 // which only keeps the copy in the index; one too few would drop it from there
 // while a name leads to it.
-func (fs *FS) indexStaged(n *Node, s *stagedFile, lower *layer.Stat) (*indexing, error) {
+func (fs *FS) indexStaged(n *Node, copy layer.Object, lower *layer.Stat) (*indexing, error) {
 	if fs.index == nil || lower.Nlink <= 1 {
 		return nil, nil
 	}
-	x := &indexing{fs: fs, n: n, file: s.file}
+	x := &indexing{fs: fs, n: n, copy: copy}
+	n.mu.Lock()
+	x.diff = n.extLocked().nlinkDiff + int(lower.Nlink) - 1 // its names: this one
+	n.mu.Unlock()
+	if fs.opt.Prefix == whiteout.User && !lower.IsRegular() {
+		return x, nil // what is neither a file nor a directory takes no note
+	}
 	var err error
 	if x.name, err = fs.indexNameOf(n.lowerPlace()); err != nil || x.name == "" {
 		return x, err
 	}
-	n.mu.Lock()
-	x.diff = n.extLocked().nlinkDiff + int(lower.Nlink) - 2 // its names: this one and that in the index
-	n.mu.Unlock()
-	if err := x.count(x.diff + 1); err != nil {
+	if err := x.count(x.diff); err != nil {
 		return nil, err
 	}
-	err = fs.index.dir.Link(s.file, x.name)
+	x.diff-- // and the one in the index
+	err = fs.index.dir.Link(copy, x.name)
 	if err == unix.EEXIST {
 		if err = fs.index.dir.Unlink(x.name); err == nil {
-			err = fs.index.dir.Link(s.file, x.name)
+			err = fs.index.dir.Link(copy, x.name)
 		}
 	}
 	if err != nil {
@@ -375,7 +379,7 @@ func (fs *FS) indexStaged(n *Node, s *stagedFile, lower *layer.Stat) (*indexing,
 // count notes the difference between the link counts.
 func (x *indexing) count(diff int) error {
 	mark := whiteout.Nlink{Upper: true, Diff: int32(diff)}.Encode()
-	return x.file.Setxattr(x.fs.opt.Prefix.Nlink(), mark, 0)
+	return x.copy.Setxattr(x.fs.opt.Prefix.Nlink(), mark, 0)
 }
 
 // published notes that the copy has its name in the upper.
@@ -396,20 +400,23 @@ func (x *indexing) drop() {
 
 // enter makes the copy the one to which all names of the lower inode lead.
 func (x *indexing) enter() {
-	if x == nil || x.name == "" {
+	if x == nil {
 		return
 	}
 	fs, n := x.fs, x.n
 	n.mu.Lock()
 	n.ext.nlinkDiff, n.ext.indexAs = x.diff, x.name
 	n.mu.Unlock()
-	n.set(stateIndexed)
 	// Where this fails, the copy is found by the key of the lower inode.
-	if st, err := x.file.Stat(); err == nil {
+	if st, err := x.copy.Stat(); err == nil {
 		fs.hardlinkMu.Lock()
 		fs.addKey(n, inoKey{st.Dev, st.Ino})
 		fs.hardlinkMu.Unlock()
 	}
+	if x.name == "" {
+		return
+	}
+	n.set(stateIndexed)
 	fs.index.mu.Lock()
 	fs.index.names[x.name] = true
 	fs.index.mu.Unlock()

@@ -92,6 +92,15 @@ var foundCases = []foundCase{
 		lowers: []modelLayer{{lowDir("/a")}},
 		steps:  []*step{{verb: "mkdir", a: "/b", mode: 0o755}, {verb: "rename", a: "/a", b: "/b/c"}, {verb: "remount"}, {verb: "look"}},
 	},
+	{
+		lost:   "the other names of a device that was copied up",
+		conf:   seldomLooked,
+		lowers: []modelLayer{{lowDir("/x")}},
+		steps: []*step{
+			{verb: "mknod", a: "/a", mode: unix.S_IFIFO | 0o600, slot: -1}, {verb: "link", a: "/a", b: "/b"}, {verb: "freeze"},
+			{verb: "setattr", a: "/a", flags: setMode, mode: 0o666}, {verb: "remount"}, {verb: "look"},
+		},
+	},
 }
 
 // TestWhatTheModelHasFound takes the steps of old failures again.

@@ -196,6 +196,7 @@ var keptDifferences = map[string]string{
 	"EXDEV":                "without redirects a directory that has lower parts cannot be renamed, as in the kernel",
 	"removed directory":    "a directory of a lower layer that was removed cannot be changed: there is no place to copy it up to",
 	"links without xattrs": "symbolic links and devices take no user xattrs, so as lower ones they part from their other names when copied up",
+	"d_ino of links":       "where a copy cannot note what it is of, it shows the number of whichever of its names was found first, and listings know no names but their own",
 	"copy_file_range":      "two filesystems cannot copy between files; the kernel reads and writes then",
 }
 

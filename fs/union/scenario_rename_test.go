@@ -4,6 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/fs/union"
+	"github.com/laminafs/lamina/whiteout"
 )
 
 var fileRenames = []*scenario{
@@ -81,6 +82,9 @@ var hardLinks = []*scenario{
 	{name: "indexed metacopy", opt: func(o *union.Options) { o.Index, o.Metacopy = true, true }, op: chmod("h1", 0o600)},
 	{name: "indexed metacopy write", opt: func(o *union.Options) { o.Index, o.Metacopy = true, true }, prep: chmod("h1", 0o600),
 		op: write("h2", "LINK", 0)},
+	{name: "indexed chown of symlink", opt: index, layers: "l1/h4 h l1/link", op: chown("h4", 11), only: takesMarks},
+	{name: "indexed chmod of alias of pipe", opt: index, layers: "l1/h4 h l1/pipe", prep: chmod("h4", 0o640), op: chmod("pipe", 0o600), only: takesMarks},
+	{name: "indexed unlink of copy of device", opt: index, layers: "l1/h4 h l1/null", prep: chmod("h4", 0o640), op: unlink("h4"), only: takesMarks},
 	{name: "indexed unlink", opt: index, op: unlink("h1")},
 	{name: "indexed unlink second", opt: index, prep: unlink("h1"), op: unlink("h2")},
 	{name: "indexed unlink last", opt: index, prep: seq(unlink("h1"), unlink("h2")), op: unlink("dir/h3")},
@@ -99,3 +103,6 @@ var hardLinks = []*scenario{
 	{name: "indexed rename over lower", countless: true, opt: index, op: rename("own", "h1", 0)},
 	{name: "indexed exchange", opt: index, prep: chmod("h1", 0o600), op: rename("h2", "own", unix.RENAME_EXCHANGE)},
 }
+
+// takesMarks tells that files of all types can be marked as copies of something.
+func takesMarks(v *variant) bool { return v.opt.Prefix != whiteout.User && !v.aufs() }
