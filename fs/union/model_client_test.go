@@ -24,6 +24,7 @@ type kdentry struct {
 	name   string
 	parent *kdentry
 	node   *knode
+	opens  int // by this name
 	kids   map[string]*kdentry
 }
 
@@ -59,11 +60,12 @@ func (k *kernel) use(n *knode) *union.Node {
 	return un
 }
 
-// known takes in a reply that names the node of a file and gives a reference.
+// known takes in a reply that names the node of a file and gives a reference. The
+// same file must be the same node, unless nobody can get at that any more.
 func (k *kernel) known(id uint64, f *modelFile) *knode {
 	n := k.nodes[id]
 	switch {
-	case n == nil && f.node != nil:
+	case n == nil && f.node != nil && (len(f.node.names) > 0 || f.node.opens > 0):
 		k.fail("the file of node %d is known as node %d as well", id, f.node.id)
 	case n != nil && n.file != f:
 		k.fail("node %d stands for two files", id)
@@ -135,7 +137,9 @@ func (k *kernel) evict(n *knode) {
 		return
 	}
 	delete(k.nodes, n.id)
-	n.file.node = nil
+	if n.file.node == n {
+		n.file.node = nil
+	}
 	k.queue = append(k.queue, forgetting{n.id, n.lookups})
 }
 
@@ -149,7 +153,7 @@ func (k *kernel) deliver() {
 
 // pinned reports whether a name must be kept: it is in use, or one below it is.
 func (e *kdentry) pinned() bool {
-	if e.node.opens > 0 {
+	if e.opens > 0 {
 		return true
 	}
 	for _, c := range e.kids {
@@ -161,14 +165,17 @@ func (e *kdentry) pinned() bool {
 }
 
 // shrink forgets all below e that is not in use, as a kernel short of memory
-// does.
-func (k *kernel) shrink(e *kdentry) {
+// does. Inodes may stay for a while without a name.
+func (k *kernel) shrink(e *kdentry, keep bool) {
 	for _, c := range e.sorted() {
 		if c.pinned() {
-			k.shrink(c)
+			k.shrink(c, keep)
 		} else {
-			k.drop(c, false)
+			k.drop(c, keep && c.node.id%2 == 0)
 		}
+	}
+	if keep {
+		return
 	}
 	for _, id := range slices.Sorted(maps.Keys(k.nodes)) {
 		k.evict(k.nodes[id])

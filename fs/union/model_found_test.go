@@ -101,6 +101,16 @@ var foundCases = []foundCase{
 			{verb: "setattr", a: "/a", flags: setMode, mode: 0o666}, {verb: "remount"}, {verb: "look"},
 		},
 	},
+	{
+		lost: "a file with several names when the directory of one was forgotten",
+		conf: seldomLooked,
+		steps: []*step{
+			{verb: "mkdir", a: "/d", mode: 0o755}, {verb: "create", a: "/d/f", slot: -1}, {verb: "link", a: "/d/f", b: "/g"},
+			{verb: "remount"}, {verb: "stat", a: "/d"}, {verb: "unlink", a: "/d/f/x"}, {verb: "open", a: "/g"}, {verb: "forget", a: "/"},
+			{verb: "unlink", a: "/d/f", seed: 1},
+			{verb: "setattr", a: "/g", flags: setMode, mode: 0o600},
+		},
+	},
 }
 
 // TestWhatTheModelHasFound takes the steps of old failures again.

@@ -118,7 +118,7 @@ func (s *step) birth(typ uint32) modelBirth {
 }
 
 // made compares the making of a file and notes it.
-func (w *world) made(s *step, b modelBirth, call func(p *union.Node, name string) (*union.Node, union.Attr, error)) *knode {
+func (w *world) made(s *step, b modelBirth, call func(p *union.Node, name string) (*union.Node, union.Attr, error)) *kdentry {
 	d, name, ok := w.in(s, s.a)
 	if !ok {
 		return nil
@@ -130,10 +130,9 @@ func (w *world) made(s *step, b modelBirth, call func(p *union.Node, name string
 	if err != nil {
 		return nil
 	}
-	k := w.kern.known(n.ID(), f)
-	w.kern.enter(d, name, k)
+	e := w.kern.enter(d, name, w.kern.known(n.ID(), f))
 	w.attr(s.a, f, &a)
-	return k
+	return e
 }
 
 func doMkdir(w *world, s *step) {
@@ -143,11 +142,11 @@ func doMkdir(w *world, s *step) {
 }
 
 func doCreate(w *world, s *step) {
-	k := w.made(s, s.birth(unix.S_IFREG), func(p *union.Node, name string) (*union.Node, union.Attr, error) {
+	e := w.made(s, s.birth(unix.S_IFREG), func(p *union.Node, name string) (*union.Node, union.Attr, error) {
 		return w.fs.Create(p, name, s.mode, s.caller())
 	})
-	if k != nil && s.slot >= 0 {
-		w.open(s.slot, k)
+	if e != nil && s.slot >= 0 {
+		w.open(s.slot, e)
 	}
 }
 
@@ -195,7 +194,7 @@ func doTmpfile(w *world, s *step) {
 	f := w.model.born(d, s.birth(unix.S_IFREG), w.since(lo))
 	f.tmpfile = true
 	w.attr("a file without a name", f, &a)
-	w.open(s.slot, w.kern.known(n.ID(), f))
+	w.open(s.slot, &kdentry{node: w.kern.known(n.ID(), f)})
 }
 
 func drawLink(w *world, r *rand.Rand, s *step) {
@@ -361,25 +360,27 @@ func doOpen(w *world, s *step) {
 			f.resize(0)
 		}
 	}
-	w.open(s.slot, e.node)
+	w.open(s.slot, e)
 }
 
 // open puts a file into a slot.
-func (w *world) open(i int, n *knode) {
+func (w *world) open(i int, e *kdentry) {
 	i %= len(w.slots)
-	n.opens++
+	e.opens++
+	e.node.opens++
 	w.close(i)
-	w.slots[i] = slot{node: n}
+	w.slots[i] = slot{entry: e, node: e.node}
 }
 
 func (w *world) close(i int) {
-	n := w.slots[i].node
-	if n == nil {
+	s := w.slots[i]
+	if s.node == nil {
 		return
 	}
 	w.slots[i] = slot{}
-	n.opens--
-	w.kern.evict(n)
+	s.entry.opens--
+	s.node.opens--
+	w.kern.evict(s.node)
 }
 
 func drawSlot(w *world, r *rand.Rand, s *step) {
@@ -445,7 +446,7 @@ func doList(w *world, s *step) {
 // doForget makes the kernel forget what is not in use.
 func doForget(w *world, s *step) {
 	if e, ok := w.at(s, s.a); ok {
-		w.kern.shrink(e)
+		w.kern.shrink(e, s.seed%3 == 1)
 	}
 }
 

@@ -70,7 +70,7 @@ func (w *world) do(s *step) {
 	if w.steps++; w.steps >= w.conf.every {
 		w.lookAll(s.seed)
 		if s.seed%3 == 0 {
-			w.kern.shrink(w.kern.root)
+			w.kern.shrink(w.kern.root, false)
 		}
 	}
 }

@@ -120,7 +120,8 @@ type world struct {
 
 // A slot is a descriptor.
 type slot struct {
-	node *knode
+	entry *kdentry // by which it was opened
+	node  *knode
 	// Of a directory: how far it was read, what it has had since then, and
 	// what was seen.
 	pos          uint64
@@ -202,7 +203,7 @@ func (w *world) unmount(forget bool) {
 		for i := range w.slots {
 			w.close(i)
 		}
-		w.kern.shrink(w.kern.root)
+		w.kern.shrink(w.kern.root, false)
 		w.kern.deliver()
 		if n := w.fs.Nodes(); n != 1 {
 			w.failf("%d nodes are left when all are forgotten, want the root only", n)
@@ -323,7 +324,7 @@ func (w *world) gather() {
 	}
 	var paths []string
 	w.model.each(func(path string, f *modelFile) {
-		if !f.isDir() && f.names > 1 {
+		if f.lowered {
 			paths = append(paths, path)
 		}
 	})

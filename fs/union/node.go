@@ -213,7 +213,9 @@ func (n *Node) closeHandles() {
 func (n *Node) ref() { n.refs.Add(1) }
 
 // Forget takes back count references. With the last one the node's handles are
-// closed and its id may be used anew; it reports whether that was so.
+// closed and its id may be used anew; it reports whether that was so. A directory
+// stays as long as nodes of what is in it do: the kernel may keep a file, by another
+// of its names or by none, longer than the directory.
 func (fs *FS) Forget(n *Node, count uint64) bool {
 	if n == fs.root || n.refs.Add(-int64(count)) > 0 {
 		return false
@@ -234,6 +236,9 @@ func (fs *FS) Forget(n *Node, count uint64) bool {
 		if done {
 			return false
 		}
+		if p.refs.Load() <= 0 { // n may have been the last one that kept it
+			defer fs.Forget(p, 0)
+		}
 	}
 }
 
@@ -253,7 +258,7 @@ func (fs *FS) removeNode(n *Node) bool {
 // reports whether there is nothing more to do. A lookup may have given the node
 // out again meanwhile; it does so under the same lock, or finds it by its key.
 func (fs *FS) forgetPlaceLocked(n, p *Node, name string) bool {
-	if n.refs.Load() > 0 {
+	if n.refs.Load() > 0 || n.hasNodes() {
 		return true
 	}
 	if q, qname := n.lastPlace(); q != p || qname != name {
@@ -262,6 +267,16 @@ func (fs *FS) forgetPlaceLocked(n, p *Node, name string) bool {
 	p.dir.table.detach(name, n)
 	n.dropPlace(p, name)
 	return false
+}
+
+// hasNodes reports whether nodes are known of what is in a directory.
+func (n *Node) hasNodes() bool {
+	if n.dir == nil {
+		return false
+	}
+	n.dir.mu.RLock()
+	defer n.dir.mu.RUnlock()
+	return n.dir.table.nodes > 0
 }
 
 // lastPlace returns the name that is forgotten first: of several one that is

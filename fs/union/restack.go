@@ -108,6 +108,7 @@ func (fs *FS) restack(lowers []*branch) []Restacked {
 	fs.rename.Lock() // directories stay where they are
 	defer fs.rename.Unlock()
 	r := restacking{fs: fs, gone: map[*Node][]string{}}
+	defer r.forgetIdle()
 	defer r.unlock()
 	r.lock(fs.root)
 	fs.setLowers(lowers)
@@ -147,6 +148,15 @@ func (r *restacking) lock(n *Node) {
 func (r *restacking) unlock() {
 	for i := len(r.dirs) - 1; i >= 0; i-- {
 		r.dirs[i].dir.mu.Unlock()
+	}
+}
+
+// forgetIdle lets directories go that only what they held has kept.
+func (r *restacking) forgetIdle() {
+	for _, n := range slices.Backward(r.dirs) {
+		if n.refs.Load() <= 0 {
+			r.fs.Forget(n, 0)
+		}
 	}
 }
 

@@ -37,6 +37,7 @@ type dirTable struct {
 	entries []entry // by seq, the oldest first; removed ones stay as holes until compact
 	index   []int32 // open addressing: 1 + place in entries, 0 free
 	live    int
+	nodes   int // entries that have one
 	lastSeq uint32
 	// complete: what the table does not have does not exist.
 	complete bool
@@ -66,7 +67,13 @@ func (t *dirTable) get(name string) *entry {
 // put adds an entry at the start of the listing, or changes the one that has the
 // name in its place.
 func (t *dirTable) put(e entry) *entry {
+	if e.node != nil {
+		t.nodes++
+	}
 	if old := t.get(e.name); old != nil {
+		if old.node != nil {
+			t.nodes--
+		}
 		e.seq = old.seq
 		if e.node == nil {
 			e.refs = old.refs
@@ -170,6 +177,9 @@ func (t *dirTable) remove(name string) {
 	if e == nil {
 		return
 	}
+	if e.node != nil {
+		t.nodes--
+	}
 	*e = entry{name: e.name} // the hole keeps its name for the index
 	t.live--
 	if t.live == 0 {
@@ -186,6 +196,7 @@ func (t *dirTable) detach(name string, n *Node) {
 	}
 	if t.complete {
 		e.ino, e.node = n.Ino(), nil
+		t.nodes--
 		if n.isUpper() {
 			e.part = 0
 		}
