@@ -140,6 +140,9 @@ func (fs *FS) redirectData(n *Node, o layer.Object) error {
 		return err
 	}
 	p, name := n.where()
+	if p == nil {
+		return nil // it has no name by which anybody could look for its data
+	}
 	if m.redirect != nil {
 		name = m.redirect.Path[0]
 	}

@@ -111,6 +111,11 @@ var foundCases = []foundCase{
 			{verb: "setattr", a: "/g", flags: setMode, mode: 0o600},
 		},
 	},
+	{
+		lost:   "the whole mount, by changing the mode of an open file that had been removed",
+		lowers: []modelLayer{{lowFile("/f", "f")}},
+		steps:  []*step{{verb: "open", a: "/f"}, {verb: "unlink", a: "/f"}, {verb: "setattr", a: "@0", flags: setMode, mode: 0o600}},
+	},
 }
 
 // TestWhatTheModelHasFound takes the steps of old failures again.
