@@ -116,6 +116,34 @@ var foundCases = []foundCase{
 		lowers: []modelLayer{{lowFile("/f", "f")}},
 		steps:  []*step{{verb: "open", a: "/f"}, {verb: "unlink", a: "/f"}, {verb: "setattr", a: "@0", flags: setMode, mode: 0o600}},
 	},
+	{
+		lost:   "renames to deleted names, on filesystems that know no flags for renaming",
+		conf:   func(c *modelConfig) { c.mem.NoRenameFlags = true },
+		lowers: []modelLayer{{lowFile("/f", "f"), lowFile("/g", "g"), lowDir("/d")}},
+		steps: []*step{
+			{verb: "unlink", a: "/f"}, {verb: "rename", a: "/d", b: "/f"}, {verb: "unlink", a: "/g"}, {verb: "rename", a: "/f", b: "/g"},
+		},
+	},
+	{
+		lost:   "the deletion of what a directory had held, by moving a file into the new one",
+		conf:   func(c *modelConfig) { c.styles = []union.WhiteoutStyle{union.WhiteoutXattr} },
+		lowers: []modelLayer{{lowDir("/d"), lowFile("/d/old", "old"), lowFile("/f", "f")}},
+		steps: []*step{
+			{verb: "unlink", a: "/d/old"}, {verb: "rmdir", a: "/d"}, {verb: "mkdir", a: "/d", mode: 0o755, slot: -1},
+			{verb: "rename", a: "/f", b: "/d/f"}, {verb: "remount"},
+		},
+	},
+	{
+		lost: "the deletion of a file, by mounting with another kind of whiteout",
+		conf: func(c *modelConfig) {
+			c.styles = []union.WhiteoutStyle{union.WhiteoutXattr, union.WhiteoutDevice}
+		},
+		lowers: []modelLayer{{lowDir("/d"), lowFile("/d/a", "a"), lowDir("/d/dir"), lowDir("/e"), lowFile("/e/b", "b")}},
+		steps: []*step{
+			{verb: "unlink", a: "/e/b"}, {verb: "remount", seed: styleOne}, {verb: "rename", a: "/d/dir", b: "/e/b"},
+			{verb: "remount", seed: styleOne}, {verb: "look"},
+		},
+	},
 }
 
 // TestWhatTheModelHasFound takes the steps of old failures again.

@@ -295,7 +295,9 @@ func doRename(w *world, s *step) {
 	lo := w.now()
 	err := w.fs.Rename(w.kern.use(od.node), oname, w.kern.use(nd.node), nname, s.flags)
 	if src != nil && errnoOf(err) == unix.EXDEV && (mayStay(w, src) || exchange && mayStay(w, dst)) {
-		w.keep("EXDEV")
+		if w.keep("EXDEV"); !mayStay(w, src) {
+			src.touch()
+		}
 		return
 	}
 	if exchange && errno == 0 && w.conf.mem.NoRenameFlags {
