@@ -20,16 +20,13 @@ func (r *renaming) leaveWhiteout(whited bool) error {
 		if err := fs.allowXattrWhiteouts(r.op, r.oup); err != nil {
 			return err
 		}
-		if err := fs.allowXattrWhiteouts(r.np, r.nup); err != nil {
-			return err
-		}
 	}
 	fs.stats.Whiteouts.Add(1)
 	switch {
-	case r.dst.node == nil:
-		return r.tradeForWhiteout(whited)
-	case r.dst.upper:
+	case r.dst.node != nil && r.dst.upper:
 		return r.tradeForTarget()
+	case r.dst.node == nil && (whited || fs.opt.Whiteouts != WhiteoutXattr || !r.np.dir.upper.Load().opaque):
+		return r.tradeForWhiteout(whited)
 	}
 	if err := r.oup.Rename(r.oname, r.nup, r.nname, 0); err != nil {
 		return err
@@ -51,17 +48,17 @@ func (r *renaming) leaveAufs(whited bool) error {
 }
 
 // tradeForWhiteout makes the object and a whiteout at its new name, which
-// nobody sees, change places.
+// nobody sees, change places. A directory that is marked opaque cannot be marked
+// to hold xattr whiteouts and so has none in the way.
 //
 // Crash before the exchange: a whiteout of a name that is not shown.
 func (r *renaming) tradeForWhiteout(whited bool) error {
-	fs := r.fs
-	if !whited {
-		if err := fs.makeWhiteout(r.nup, r.nname); err != nil {
-			return err
-		}
+	err := r.readyToTrade(whited)
+	if err != nil {
+		return err
 	}
-	err := r.oup.Rename(r.oname, r.nup, r.nname, unix.RENAME_EXCHANGE)
+	fs := r.fs
+	err = r.oup.Rename(r.oname, r.nup, r.nname, unix.RENAME_EXCHANGE)
 	if err == unix.EINVAL { // the filesystem cannot exchange
 		err = fs.overWhiteout(r.oup, r.oname, r.nup, r.nname, r.src.node.dir != nil)
 		if err == nil {
@@ -72,6 +69,25 @@ func (r *renaming) tradeForWhiteout(whited bool) error {
 		_ = r.nup.Unlink(r.nname)
 	}
 	return err
+}
+
+// readyToTrade makes sure that there is a whiteout at the new name, and that it
+// counts as one at the old name too.
+func (r *renaming) readyToTrade(whited bool) error {
+	fs := r.fs
+	if whited {
+		st, err := r.nup.StatAt(r.nname)
+		if err == nil && st.IsRegular() { // of an earlier mount, maybe
+			err = fs.allowXattrWhiteouts(r.op, r.oup)
+		}
+		return err
+	}
+	if fs.opt.Whiteouts == WhiteoutXattr {
+		if err := fs.allowXattrWhiteouts(r.np, r.nup); err != nil {
+			return err
+		}
+	}
+	return fs.makeWhiteout(r.nup, r.nname)
 }
 
 // tradeForTarget makes the object and its target change places, and puts a

@@ -58,6 +58,15 @@ func (fs *FS) setOpaque(n *Node) error {
 		return err
 	}
 	defer h.release()
+	if rd.xattrWhiteouts && fs.opt.Whiteouts != WhiteoutAufs {
+		// One mark cannot say both.
+		n.dir.mu.Lock()
+		defer n.dir.mu.Unlock()
+		if err := fs.dropXattrWhiteouts(h.obj); err != nil {
+			return err
+		}
+		rd.xattrWhiteouts = false
+	}
 	if err := fs.markOpaque(h.obj); err != nil {
 		return err
 	}

@@ -122,10 +122,11 @@ func (r *renaming) restoreTarget(old string) {
 }
 
 // replace moves the source to its new name, over whatever the upper has there,
-// and leaves a whiteout at the old one if a lower layer shows it.
+// and leaves a whiteout at the old one if a lower layer shows it. Where none does,
+// RENAME_WHITEOUT asks for nothing that anybody could see.
 func (r *renaming) replace() error {
 	fs := r.fs
-	leave := r.src.lower || r.flags&unix.RENAME_WHITEOUT != 0
+	leave := r.src.lower
 	whited := false // a whiteout is in the way
 	if r.dst.node == nil {
 		var err error
@@ -136,11 +137,8 @@ func (r *renaming) replace() error {
 	isDir := r.src.node.dir != nil
 	return r.physical(func() error {
 		switch {
-		case fs.opt.Whiteouts != WhiteoutDevice && leave:
+		case leave && (whited || fs.opt.Whiteouts != WhiteoutDevice):
 			return r.leaveWhiteout(whited)
-		case whited && leave:
-			// The whiteout in the way is the one to leave.
-			return r.oup.Rename(r.oname, r.nup, r.nname, unix.RENAME_EXCHANGE)
 		case leave:
 			err := r.oup.Rename(r.oname, r.nup, r.nname, unix.RENAME_WHITEOUT)
 			if err == unix.EINVAL || err == unix.EPERM { // older kernels, other filesystems

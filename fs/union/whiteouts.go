@@ -133,6 +133,39 @@ func (fs *FS) allowXattrWhiteouts(p *Node, up layer.Dir) error {
 	return nil
 }
 
+// dropXattrWhiteouts removes the whiteouts of a directory below which no layer has
+// anything. It keeps its times.
+//
+// Crash at any time: the others are left, and hide nothing.
+func (fs *FS) dropXattrWhiteouts(dir layer.Dir) error {
+	st, err := dir.Stat()
+	if err != nil {
+		return err
+	}
+	list, err := dir.ReadDir()
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		if st, err := dir.StatAt(e.Name); err != nil || !st.IsRegular() || st.Size > 0 {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		m, err := fs.readMarks(childXattrs{dir, e.Name})
+		if err == nil && m.whiteout {
+			err = dir.Unlink(e.Name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	// A wrong time would be no harm that is worth failing for.
+	_ = dir.SetTimes(st.Atime, st.Mtime)
+	return nil
+}
+
 // whiteOutAufs writes .wh.NAME, then removes the object.
 //
 // Crash in between: the object and its whiteout in one layer, which shows the
