@@ -144,6 +144,15 @@ var foundCases = []foundCase{
 			{verb: "remount", seed: styleOne}, {verb: "look"},
 		},
 	},
+	{
+		lost:   "the data of a file in a moved directory, in a directory that was made anew",
+		lowers: []modelLayer{{lowDir("/a"), lowDir("/a/d"), lowFile("/a/d/f", "data"), lowDir("/new"), lowFile("/new/old", "old")}},
+		steps: []*step{
+			{verb: "unlink", a: "/new/old"}, {verb: "rmdir", a: "/new"}, {verb: "mkdir", a: "/new", mode: 0o755, slot: -1},
+			{verb: "rename", a: "/a/d", b: "/new/d"}, {verb: "freeze"},
+			{verb: "setattr", a: "/new/d/f", flags: setMode, mode: 0o600}, {verb: "remount"}, {verb: "read", a: "/new/d/f"},
+		},
+	},
 }
 
 // TestWhatTheModelHasFound takes the steps of old failures again.

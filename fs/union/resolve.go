@@ -70,6 +70,7 @@ type walk struct {
 	fs       *FS
 	name     string   // the name in the parts still to come
 	absolute []string // or the path from the layers' roots, after a redirect
+	jumped   bool     // what was visited last led to such a path
 	below    int      // layers with a larger index are still to come
 	f        *found
 	meta     bool // f is a metacopy file and its data is not found yet
@@ -143,7 +144,7 @@ func (w *walk) redirect(r *whiteout.Redirect) error {
 		return nil
 	}
 	if r.Absolute {
-		w.absolute = r.Path
+		w.absolute, w.jumped = r.Path, true
 	} else if len(r.Path) == 1 {
 		w.name = r.Path[0]
 		if w.absolute != nil {
@@ -171,7 +172,8 @@ func (w *walk) follow() error {
 
 // visitPath walks the absolute path in one layer. Directories on the way count
 // as in a lookup: a whiteout or an opaque mark hides what is below, and a
-// redirect changes the way in the layers below.
+// redirect changes the way in the layers below. One to an absolute path leads out
+// of what was opaque on the way (ovl_check_redirect).
 func (w *walk) visitPath(b *branch, last bool) error {
 	rd := b.root
 	path := w.absolute
@@ -191,14 +193,16 @@ func (w *walk) visitPath(b *branch, last bool) error {
 		case h.m.opaque:
 			stop = true
 		case h.m.redirect != nil:
+			stop = stop && !h.m.redirect.Absolute
 			w.absolute = joinRedirect(w.absolute[:len(w.absolute)-len(path)+i], h.m.redirect, path[i+1:])
 		}
 		rd = h.dir
 	}
+	w.jumped = false
 	if err := w.visit(rd, path[len(path)-1], last); err != nil {
 		return err
 	}
-	w.done = w.done || stop
+	w.done = w.done || stop && !w.jumped
 	return nil
 }
 
