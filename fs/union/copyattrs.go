@@ -89,7 +89,11 @@ func splitNames(list []byte) []string {
 // one of several names that are not kept together, because then the names show
 // different files.
 func (fs *FS) setOrigin(dst, src layer.Object, st *layer.Stat, n *Node) error {
-	if fs.opt.Whiteouts == WhiteoutAufs || !st.IsDir() && st.Nlink > 1 && fs.index == nil {
+	linked := !st.IsDir() && st.Nlink > 1
+	switch {
+	case linked && fs.index == nil:
+		return nil
+	case fs.opt.Whiteouts == WhiteoutAufs && !linked: // the index takes xattrs anyway
 		return nil
 	}
 	if fs.opt.Prefix == whiteout.User && !st.IsDir() && !st.IsRegular() {

@@ -118,10 +118,10 @@ func (x *linkIndex) setCount(w *workDir, name string, n int) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if n == 0 {
-		delete(x.counts, name)
 		if err := x.dropped.Unlink(name); err != nil && err != unix.ENOENT {
 			return err
 		}
+		delete(x.counts, name)
 		return nil
 	}
 	tmp, err := w.temp(func(d layer.Dir, tmp string) error { return d.Symlink(strconv.Itoa(n), tmp) })
@@ -242,20 +242,28 @@ func (fs *FS) registerLinked(n *Node, st layer.Stat) {
 // indexNameOf returns the name that a lower inode has in the index, "" for one
 // without a file handle, which cannot be in it.
 func (fs *FS) indexNameOf(at lowerRef) (string, error) {
+	name, _, err := fs.indexNameAndLinks(at)
+	return name, err
+}
+
+// indexNameAndLinks also returns the number of names that the inode has in its
+// layer.
+func (fs *FS) indexNameAndLinks(at lowerRef) (name string, links int, err error) {
 	o, err := lookupAt(fs, at)
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	defer o.Close()
 	st, err := o.Stat()
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	fh, ok, err := fs.identify(o, st.Dev)
 	if err != nil || !ok {
-		return "", err
+		return "", 0, err
 	}
-	return fh.IndexName()
+	name, err = fh.IndexName()
+	return name, int(st.Nlink), err
 }
 
 // identify returns the handle of an object of a layer in the kernel's form;
@@ -360,7 +368,12 @@ func (fs *FS) indexStaged(n *Node, copy layer.Object, lower *layer.Stat) (*index
 	if x.name, err = fs.indexNameOf(n.lowerPlace()); err != nil || x.name == "" {
 		return x, err
 	}
-	if err := x.count(x.diff); err != nil {
+	switch err := x.count(x.diff); err {
+	case nil:
+	case unix.EOPNOTSUPP: // nor does anything on a filesystem without xattrs
+		x.name = ""
+		return x, nil
+	default:
 		return nil, err
 	}
 	x.diff-- // and the one in the index

@@ -153,6 +153,32 @@ var foundCases = []foundCase{
 			{verb: "setattr", a: "/new/d/f", flags: setMode, mode: 0o600}, {verb: "remount"}, {verb: "read", a: "/new/d/f"},
 		},
 	},
+	{
+		lost:   "space: the work directory remembered how many names of removed files are gone",
+		lowers: []modelLayer{{lowFile("/a", "a"), {path: "/b", typ: 'h', content: "/a"}}},
+		steps:  []*step{{verb: "unlink", a: "/a"}, {verb: "unlink", a: "/b"}},
+	},
+	{
+		lost:   "space: with aufs marks, the index kept copies of files whose last name is gone",
+		conf:   func(c *modelConfig) { c.styles = []union.WhiteoutStyle{union.WhiteoutAufs} },
+		lowers: []modelLayer{{lowFile("/a", "a"), {path: "/b", typ: 'h', content: "/a"}}},
+		steps: []*step{
+			{verb: "write", a: "/a", text: "b"}, {verb: "rename", a: "/b", b: "/c"}, {verb: "remount"},
+			{verb: "unlink", a: "/a"}, {verb: "unlink", a: "/c"},
+		},
+	},
+	{
+		lost: "every change of a file with several names, where the upper takes no xattrs",
+		conf: func(c *modelConfig) {
+			c.mem.NoXattrs, c.opt.Redirect = true, false
+			c.styles = []union.WhiteoutStyle{union.WhiteoutAufs}
+		},
+		lowers: []modelLayer{{lowFile("/a", "a"), {path: "/b", typ: 'h', content: "/a"}}},
+		steps: []*step{
+			{verb: "setattr", a: "/a", flags: setMode, mode: 0o600}, {verb: "write", a: "/b", text: "b"},
+			{verb: "unlink", a: "/a"}, {verb: "unlink", a: "/b"}, // they part at the next mount
+		},
+	},
 }
 
 // TestWhatTheModelHasFound takes the steps of old failures again.

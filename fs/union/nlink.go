@@ -62,9 +62,12 @@ func (fs *FS) noteLinks(n *Node, diff int) error {
 	if n.has(stateUpper) {
 		return nil
 	}
-	idx, err := fs.indexNameOf(n.lowerPlace())
+	idx, links, err := fs.indexNameAndLinks(n.lowerPlace())
 	if err != nil || idx == "" {
 		return err
+	}
+	if links+diff <= 0 {
+		diff = 0 // nobody will ask any more
 	}
 	return fs.index.setCount(fs.work, idx, diff)
 }
