@@ -179,6 +179,11 @@ var foundCases = []foundCase{
 			{verb: "unlink", a: "/a"}, {verb: "unlink", a: "/b"}, // they part at the next mount
 		},
 	},
+	{
+		lost:   "the data of a file in a directory of one layer, whose attributes alone that layer has",
+		lowers: []modelLayer{{lowFile("/f", "data")}},
+		steps:  []*step{{verb: "mkdir", a: "/new", mode: 0o755, slot: -1}, {verb: "rename", a: "/f", b: "/new/f"}, {verb: "freeze"}},
+	},
 }
 
 // TestWhatTheModelHasFound takes the steps of old failures again.

@@ -31,6 +31,7 @@ type modelFile struct {
 	made    bool // made through the union since the upper is what it is
 	changed bool // came from a layer and was changed, so it is copied up
 	lowered bool // came from a layer with several names
+	linked  bool // got another name
 	tmpfile bool // has never had a name
 
 	kids   []modelEntry // of a directory
@@ -310,6 +311,7 @@ func (m *modelTree) link(f, d *modelFile, name string, now when) unix.Errno {
 		return unix.EEXIST
 	}
 	d.enter(name, f, now)
+	f.linked = true
 	return 0
 }
 

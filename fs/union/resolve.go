@@ -292,6 +292,8 @@ func (fs *FS) probe(rd *realDir, name string, last bool) (hit, error) {
 		return hit{kind: hitWhiteout}, nil
 	}
 	t := hit{kind: hitObject, st: st}
+	// A redirect leads to any layer below, whichever have the directory.
+	last = last && (fs.opt.NoFollow || rd.br.index < 0 || rd.br.index == len(fs.lowers))
 	if fs.needMarks(rd, &st, last) {
 		if t.m, err = fs.readMarks(childXattrs{h.obj, name}); err != nil {
 			return hit{}, err
