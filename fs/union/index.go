@@ -328,7 +328,9 @@ func (fs *FS) indexedNode(p *Node, name string, f *found, key inoKey) (*Node, er
 	}
 	if m.metacopy {
 		n.set(stateMetacopy)
-		e.data = f.top
+		if e.data = f.top; f.data.dir != nil {
+			e.data = f.data
+		}
 	}
 	fs.addKey(n, key)
 	fs.addKey(n, inoKey{st.Dev, st.Ino})

@@ -184,6 +184,15 @@ var foundCases = []foundCase{
 		lowers: []modelLayer{{lowFile("/f", "data")}},
 		steps:  []*step{{verb: "mkdir", a: "/new", mode: 0o755, slot: -1}, {verb: "rename", a: "/f", b: "/new/f"}, {verb: "freeze"}},
 	},
+	{
+		lost:   "the data of a file with several names, whose attributes two layers have copied up",
+		conf:   seldomLooked,
+		lowers: []modelLayer{{lowFile("/a", "data")}},
+		steps: []*step{
+			{verb: "setattr", a: "/a", flags: setMode, mode: 0o600}, {verb: "link", a: "/a", b: "/b"}, {verb: "freeze"},
+			{verb: "setattr", a: "/a", flags: setMode, mode: 0o640}, {verb: "remount"}, {verb: "read", a: "/b"},
+		},
+	},
 }
 
 // TestWhatTheModelHasFound takes the steps of old failures again.
