@@ -20,7 +20,7 @@ var (
 )
 
 // modelTime is how long the model test runs when nothing else is asked for.
-const modelTime = 0
+const modelTime = 4 * time.Second
 
 // TestModel does the same to a union and to a plain tree, and wants both to
 // answer and to look the same.
