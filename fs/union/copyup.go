@@ -78,7 +78,7 @@ func (fs *FS) copyUpDirIn(n, p *Node, name string) (bool, error) {
 		return true, nil
 	}
 	fs.stats.CopyUps.Add(1)
-	src, err := n.dir.lowers[0].open(fs)
+	src, err := n.dir.lowers()[0].open(fs)
 	if err != nil {
 		return true, err
 	}

@@ -102,9 +102,9 @@ type dirNode struct {
 	mu sync.RWMutex
 	// upper is the part in the upper. Set once, under mu.
 	upper atomic.Pointer[realDir]
-	// lowers are the parts in lower layers, topmost first. Only a change of
-	// the live branches replaces the slice, under mu.
-	lowers []*realDir
+	// below holds the parts in lower layers, see lowers. Only a change of the
+	// live branches replaces them, under mu.
+	below atomic.Pointer[[]*realDir]
 	table  dirTable
 	// serial numbers the directory among all there ever were, see virtual.go.
 	serial uint32
@@ -132,13 +132,30 @@ func (d *dirNode) closeHandles() {
 	if up := d.upper.Load(); up != nil {
 		up.close()
 	}
-	for _, l := range d.lowers {
+	for _, l := range d.lowers() {
 		l.close()
 	}
 }
 
+// lowers returns the parts in lower layers, topmost first. Who does not hold mu
+// may see others the next time.
+func (d *dirNode) lowers() []*realDir {
+	if p := d.below.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+func (d *dirNode) setLowers(parts []*realDir) {
+	if len(parts) == 0 {
+		d.below.Store(nil)
+		return
+	}
+	d.below.Store(&parts)
+}
+
 // merged reports whether the directory shows names of a lower layer.
-func (d *dirNode) merged() bool { return len(d.lowers) > 0 }
+func (d *dirNode) merged() bool { return d.below.Load() != nil }
 
 // parts calls f for the parts, topmost first, until it returns false or an
 // error.
@@ -148,7 +165,7 @@ func (d *dirNode) parts(f func(*realDir) (bool, error)) error {
 			return err
 		}
 	}
-	for _, l := range d.lowers {
+	for _, l := range d.lowers() {
 		if more, err := f(l); err != nil || !more {
 			return err
 		}

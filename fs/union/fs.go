@@ -294,7 +294,7 @@ func (fs *FS) openRoot() error {
 	for _, b := range fs.lowers {
 		lowers = append(lowers, b.root)
 	}
-	d.lowers = lowers
+	d.setLowers(lowers)
 	n := &Node{typ: unix.S_IFDIR, dir: d}
 	if err := d.readRootMarks(fs); err != nil {
 		return err
@@ -315,8 +315,8 @@ func (fs *FS) openRoot() error {
 // the topmost lower layer, so that it is the same with and without an upper.
 func (fs *FS) rootStat(d *dirNode) (layer.Stat, error) {
 	rd := d.upper.Load()
-	if len(d.lowers) > 0 {
-		rd = d.lowers[0]
+	if lowers := d.lowers(); len(lowers) > 0 {
+		rd = lowers[0]
 	}
 	h, err := rd.open(fs)
 	if err != nil {

@@ -106,10 +106,10 @@ func (fs *FS) missed(p *Node, name string, gen uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.absent, d.absentGen = name, gen
-	if len(d.lowers) == 0 {
+	if !d.merged() {
 		return
 	}
-	d.misses += 1 + len(d.lowers)
+	d.misses += 1 + len(d.lowers())
 	if d.misses >= missesBeforeListing && !d.table.complete {
 		// An error shows up again where it matters, in the next lookup.
 		_ = fs.completeLocked(p)
@@ -130,7 +130,7 @@ func (fs *FS) attach(p *Node, name string, f *found) (*Node, error) {
 
 // partOf returns the number of the part that a directory of a layer is.
 func (fs *FS) partOf(d *dirNode, rd *realDir) int16 {
-	for i, l := range d.lowers {
+	for i, l := range d.lowers() {
 		if l == rd {
 			return int16(i + 1)
 		}
@@ -162,7 +162,8 @@ func (fs *FS) newNode(p *Node, name string, f *found) *Node {
 	}
 	n.refs.Store(1)
 	if f.isDir() {
-		d := &dirNode{lowers: f.lowers, impure: f.upper && f.m.impure}
+		d := &dirNode{impure: f.upper && f.m.impure}
+		d.setLowers(f.lowers)
 		if f.upper {
 			d.redirect.Store(f.m.redirect)
 		}
@@ -243,7 +244,7 @@ func (fs *FS) shown(n *Node, st layer.Stat) Attr {
 	case fs.opt.StaticNlink:
 		st.Nlink = 1
 	case n.dir != nil:
-		if n.dir.merged() && n.dir.upper.Load() != nil || len(n.dir.lowers) > 1 {
+		if n.dir.merged() && n.dir.upper.Load() != nil || len(n.dir.lowers()) > 1 {
 			st.Nlink = 1 // as overlayfs: nobody has counted
 		}
 	default:
@@ -289,8 +290,8 @@ func (fs *FS) withObject(n *Node, ops objectOps) error {
 		rd := n.dir.upper.Load()
 		if rd == nil {
 			n.dir.mu.RLock()
-			if len(n.dir.lowers) > 0 {
-				rd = n.dir.lowers[0]
+			if lowers := n.dir.lowers(); len(lowers) > 0 {
+				rd = lowers[0]
 			}
 			n.dir.mu.RUnlock()
 		}

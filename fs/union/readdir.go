@@ -77,7 +77,7 @@ func (fs *FS) completeLocked(p *Node) error {
 	fs.stats.Listings.Add(1)
 	// What is known already keeps its place, to which ids may refer.
 	merge := merger{fs: fs, p: p, table: d.table.clone(), known: d.table.lastSeq, hidden: map[string]bool{}}
-	parts := d.lowers
+	parts := d.lowers()
 	if up := d.upper.Load(); up != nil {
 		if err := merge.part(up, 0, len(parts) == 0); err != nil {
 			return err

@@ -51,10 +51,11 @@ func (fs *FS) resolve(p *Node, name string, from int) (*found, error) {
 			return w.result(err)
 		}
 	}
-	for i := max(from-1, 0); i < len(d.lowers) && w.absolute == nil; i++ {
-		rd := d.lowers[i]
+	lowers := d.lowers()
+	for i := max(from-1, 0); i < len(lowers) && w.absolute == nil; i++ {
+		rd := lowers[i]
 		w.below = rd.br.index
-		if err := w.visit(rd, w.name, i == len(d.lowers)-1); err != nil || w.done {
+		if err := w.visit(rd, w.name, i == len(lowers)-1); err != nil || w.done {
 			return w.result(err)
 		}
 	}
@@ -392,8 +393,9 @@ func (fs *FS) aufsOpaque(rd *realDir) (bool, error) {
 // it from the upper takes a whiteout. The lock of p is held.
 func (fs *FS) lowerHas(p *Node, name string) (bool, error) {
 	d := p.dir
-	for i, rd := range d.lowers {
-		h, err := fs.probe(rd, name, i == len(d.lowers)-1)
+	lowers := d.lowers()
+	for i, rd := range lowers {
+		h, err := fs.probe(rd, name, i == len(lowers)-1)
 		if err != nil {
 			return false, err
 		}

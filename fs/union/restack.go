@@ -80,7 +80,7 @@ func (fs *FS) CloseRetired() int {
 			used[n.ext.data.dir.br] = true
 		}
 		if n.dir != nil && n.has(stateOrphan) { // all others have parts of the new stack only
-			for _, rd := range n.dir.lowers {
+			for _, rd := range n.dir.lowers() {
 				used[rd.br] = true
 			}
 		}
@@ -164,8 +164,8 @@ func (r *restacking) forgetIdle() {
 // below it.
 func (r *restacking) merge(n *Node, lowers []*realDir) {
 	d := n.dir
-	old := d.lowers
-	d.lowers = lowers
+	old := d.lowers()
+	d.setLowers(lowers)
 	d.gen++
 	d.table.complete = d.upper.Load() != nil && len(lowers) == 0 && d.table.complete && len(old) == 0
 	d.absent, d.misses = "", 0
@@ -257,7 +257,7 @@ func (r *restacking) bury(n *Node) {
 	d := n.dir
 	for i := range d.table.entries {
 		if e := &d.table.entries[i]; e.seq != 0 {
-			r.detach(n, e, d.lowers)
+			r.detach(n, e, d.lowers())
 		}
 	}
 	d.table = dirTable{lastSeq: d.table.lastSeq, complete: true}
