@@ -105,7 +105,7 @@ type dirNode struct {
 	// below holds the parts in lower layers, see lowers. Only a change of the
 	// live branches replaces them, under mu.
 	below atomic.Pointer[[]*realDir]
-	table  dirTable
+	table dirTable
 	// serial numbers the directory among all there ever were, see virtual.go.
 	serial uint32
 	// gen counts the changes of the table, for who resolves without holding
