@@ -14,7 +14,8 @@ import (
 
 // A request to set nothing comes from chown(-1, -1), which takes suid and sgid
 // away, and from writes that cost a file its privileges. With write-back the
-// former comes with a time; otherwise the two look the same.
+// former comes with a time for a regular file, which alone is written to through
+// the server; otherwise the two look the same.
 
 // keepsPriv tells which of them leave suid and sgid: root's, whose write has cost
 // the file its capabilities only (__remove_privs). The root of a user namespace
@@ -35,10 +36,13 @@ func (r *rawFS) keepsPriv(in *fuse.SetAttrIn) bool {
 // nothing yet: the write itself says what it takes.
 func (r *rawFS) checkEmptyChown(n *union.Node, in *fuse.SetAttrIn) (kill bool, err error) {
 	a, err := r.union.GetAttr(n)
-	if err != nil || a.IsDir() || a.Mode&(unix.S_ISUID|unix.S_ISGID) == 0 || r.keepsPriv(in) {
+	if err != nil || a.IsDir() || a.Mode&(unix.S_ISUID|unix.S_ISGID) == 0 {
 		return false, err
 	}
-	isChown := in.Valid&fattrCtime != 0
+	isChown := in.Valid&fattrCtime != 0 || a.Mode&unix.S_IFMT != unix.S_IFREG
+	if !isChown && r.keepsPriv(in) {
+		return false, nil
+	}
 	if !isChown && (r.writeOut != nil || a.Mode&0o022 != 0) {
 		return true, nil
 	}

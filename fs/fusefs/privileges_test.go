@@ -122,3 +122,28 @@ func TestStrangersChownClearsNothing(t *testing.T) {
 		}
 	}
 }
+
+// Of what is no regular file the kernel keeps no times, so that a chown(-1, -1)
+// looks as a write to a regular one does.
+func TestEmptyChownOfSpecialFiles(t *testing.T) {
+	for _, writeBack := range []bool{true, false} {
+		r, _ := rawFile(t)
+		r.initialRoot = true
+		if writeBack {
+			r.writeOut = func(uint64) {}
+		}
+		n, _, err := r.union.Mknod(r.union.Root(), "fifo", unix.S_IFIFO|0o755, 0, union.Caller{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		mode := uint32(0o6775)
+		if _, err := r.union.SetAttr(n, union.Change{Mode: &mode}); err != nil {
+			t.Fatal(err)
+		}
+		in, out := fuse.SetAttrIn{}, fuse.AttrOut{}
+		in.NodeId = n.ID()
+		if st := r.SetAttr(nil, &in, &out); st != fuse.OK || out.Mode&0o7777 != 0o775 {
+			t.Errorf("write-back %v: %v, mode %#o, want 0775", writeBack, st, out.Mode&0o7777)
+		}
+	}
+}
