@@ -19,7 +19,8 @@
 // was looked at once costs no message. Whatever the server itself changes behind
 // the kernel's back, it tells it (conn.dropInode and others). With
 // passthrough=on (rawopen.go) OPEN is answered, and the kernel reads and writes
-// the files of the upper without the server.
+// the files of the upper without the server; in a union without an upper, those of
+// the lowers.
 //
 // # Looking after
 //

@@ -16,9 +16,11 @@ import (
 // upper itself (Documentation/filesystems/fuse/fuse-passthrough.rst).
 //
 // While an inode is open the kernel takes either all of its descriptors through
-// one backing file or none. A file of a lower layer is therefore read through
-// the server and the caches: a writer that comes while it is open can then be
-// served the same way, and the reader sees what is written, as POSIX wants.
+// one backing file or none. Where there is an upper, a file of a lower layer is
+// therefore read through the server and the caches: a writer that comes while it
+// is open can then be served the same way, and the reader sees what is written,
+// as POSIX wants. Without an upper there are no writers, and lower files too go
+// through backing files.
 type openTable struct {
 	// server registers backing files; nil where the kernel or the lack of
 	// privileges forbids it, and where a limit has to count what is written.
@@ -70,7 +72,8 @@ func (t *openTable) open(u *union.FS, n *union.Node, out *fuse.OpenOut) error {
 			st = &openState{}
 			t.nodes[n] = st
 		}
-		if st.backed == 0 && (st.cached > 0 || !upper || !t.register(st, f)) {
+		final := upper || u.ReadOnly() // no other object will have the data
+		if st.backed == 0 && (st.cached > 0 || !final || !t.register(st, f)) {
 			st.cached++
 			out.Fh = handleCached
 			return nil
@@ -83,8 +86,8 @@ func (t *openTable) open(u *union.FS, n *union.Node, out *fuse.OpenOut) error {
 	})
 }
 
-// register hands the kernel the backing file, once for each node: the object of
-// a node that is in the upper never changes. Files on a filesystem that is
+// register hands the kernel the backing file, once for each node: it has its data
+// there for good. Files on a filesystem that is
 // stacked too deep cannot be backing ones.
 func (t *openTable) register(st *openState, f layer.File) bool {
 	if st.backing != 0 {
