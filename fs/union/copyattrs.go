@@ -63,6 +63,9 @@ func (fs *FS) copyXattrs(dst, src layer.Object) error {
 // support; labels that only a privileged user may write have no effect below
 // an unprivileged one.
 func (fs *FS) mayLose(attr string, err error) bool {
+	if attr == capability && voidCapability(err) {
+		return true
+	}
 	switch err {
 	case unix.ENODATA:
 		return true // gone since it was listed
@@ -73,6 +76,15 @@ func (fs *FS) mayLose(attr string, err error) bool {
 	}
 	return false
 }
+
+// capability holds what a program may do beyond its user.
+const capability = "security.capability"
+
+// voidCapability tells by the error of reading one that it grants nothing: it is
+// malformed, or the root of a namespace that is not this one has set it
+// (cap_inode_getsecurity in security/commoncap.c). Kernel overlayfs does not
+// copy such a file up.
+func voidCapability(err error) bool { return err == unix.EINVAL || err == unix.EOVERFLOW }
 
 func splitNames(list []byte) []string {
 	var names []string

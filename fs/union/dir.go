@@ -108,8 +108,8 @@ type dirNode struct {
 	table dirTable
 	// serial numbers the directory among all there ever were, see virtual.go.
 	serial uint32
-	// gen counts the changes of the table, for who resolves without holding
-	// mu for writing.
+	// gen counts the changes of the table, and the nodes that leave it, for who
+	// resolves without holding mu for writing.
 	gen uint64
 	// dead tells that the directory was removed: nothing can be made in it.
 	dead bool

@@ -21,11 +21,17 @@ func (fs *FS) Link(n, p *Node, name string) (Attr, error) {
 	if err := fs.checkNewName(name); err != nil {
 		return Attr{}, err
 	}
+	if n.wasLower() {
+		return Attr{}, unix.ENOENT
+	}
 	if err := fs.copyUpDir(p); err != nil {
 		return Attr{}, err
 	}
 	if err := fs.copyUp(n, wantMeta); err != nil {
 		return Attr{}, err
+	}
+	if n.wasLower() { // by now
+		return Attr{}, unix.ENOENT
 	}
 	obj, err := fs.objectOf(n)
 	if err != nil {
@@ -45,6 +51,15 @@ func (fs *FS) Link(n, p *Node, name string) (Attr, error) {
 		fs.Forget(n, 1)
 	}
 	return a, err
+}
+
+// wasLower reports whether a file of a lower layer has lost its last name. It gets
+// no other one, as in any filesystem. Of files of the upper their own filesystem
+// knows which were removed, and which were made without a name.
+func (n *Node) wasLower() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.parent == nil && n.lower != nil
 }
 
 // objectOf returns a handle of the node's own upper object.

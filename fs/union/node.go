@@ -265,6 +265,8 @@ func (fs *FS) forgetPlaceLocked(n, p *Node, name string) bool {
 		return false
 	}
 	p.dir.table.detach(name, n)
+	// What a lookup has found before may have been changed through n.
+	p.dir.gen++
 	n.dropPlace(p, name)
 	return false
 }

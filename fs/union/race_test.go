@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"runtime"
 	"runtime/pprof"
 	"slices"
@@ -50,8 +51,8 @@ func TestRace(t *testing.T) {
 }
 
 const (
-	raceOwners  = 6
-	raceRascals = 3
+	raceOwners  = 3
+	raceRascals = 8
 	raceSteps   = 300 // of each of them
 	raceFiles   = 4   // lower files that each owner begins with in each directory
 )
@@ -148,8 +149,13 @@ func runRace(t *testing.T, r *rand.Rand) {
 	for err := range problems {
 		t.Error(err)
 	}
+	for line := range strings.SplitSeq(disk.Dump(), "\n") {
+		if strings.Contains(line, ".whiteout=") && !cleanWhiteout.MatchString(line) {
+			t.Errorf("someone has changed what is a whiteout: %s", line)
+		}
+	}
 	if t.Failed() {
-		t.Logf("options %+v", opt)
+		t.Logf("options %+v\n%s", opt, disk.Dump())
 		return
 	}
 	for _, o := range owners {
@@ -172,6 +178,9 @@ func runRace(t *testing.T, r *rand.Rand) {
 	}
 	s.close(t)
 }
+
+// cleanWhiteout matches the xattr whiteout that all names share as it was made.
+var cleanWhiteout = regexp.MustCompile(`^\s*\S+ f 0600( nlink=\d+)? trusted\.overlay\.whiteout="\S*"$`)
 
 // watchdog ends the test with all stacks if it has not ended by itself.
 func watchdog(t *testing.T, limit time.Duration) (stop func()) {

@@ -135,13 +135,12 @@ func keepPriv(o layer.Object) (restore func(), err error) {
 // capabilities, and where the server may not keep them its suid and sgid bits
 // (ovl_copy_up_meta_inode_data in fs/overlayfs/copy_up.c).
 func keepAcrossWriting(f layer.File, st *layer.Stat) (restore func() error, err error) {
-	const capability = "security.capability"
 	var kept []byte
 	err = readSized(func(b []byte) (int, error) { return f.Getxattr(capability, b) }, func(v []byte) error {
 		kept = bytes.Clone(v)
 		return nil
 	})
-	if err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP {
+	if err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP && !voidCapability(err) {
 		return nil, err
 	}
 	return func() error {

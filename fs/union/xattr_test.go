@@ -52,3 +52,43 @@ func TestMarksOfNestedUnionsAreListedAsTheyWereSet(t *testing.T) {
 		t.Errorf("a mark of the union itself: %v, want ENODATA", err)
 	}
 }
+
+// Capabilities that grant nothing here are no reason to refuse a change: those
+// of another namespace's root cannot even be read.
+func TestVoidCapabilitiesAreLeftBehind(t *testing.T) {
+	for _, errno := range []unix.Errno{unix.EINVAL, unix.EOVERFLOW} {
+		for _, metacopy := range []bool{false, true} {
+			disk := memlayer.New(memlayer.Options{})
+			disk.MustBuild(`low/file f data security.capability="\x01\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"` + "\nup d\nwork d")
+			disk.OnCall(func(c memlayer.Call) error {
+				if c.Op == "Getxattr" && c.Attr == "security.capability" {
+					return errno
+				}
+				return nil
+			})
+			u, err := New(Config{
+				Lowers:  []Branch{{Name: "low", Root: disk.Dir("low")}},
+				Upper:   &Branch{Name: "up", Root: disk.Dir("up")},
+				Work:    &Branch{Name: "work", Root: disk.Dir("work")},
+				Options: Options{Metacopy: metacopy},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, _, err := u.Lookup(u.Root(), "file")
+			if err != nil {
+				t.Fatal(err)
+			}
+			mode := uint32(0o600)
+			if _, err := u.SetAttr(n, Change{Mode: &mode}); err != nil {
+				t.Errorf("%v: chmod: %v", errno, err)
+			}
+			if _, err := u.Write(n, []byte("more"), 4, false); err != nil {
+				t.Errorf("%v: write: %v", errno, err)
+			}
+			if err := u.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
