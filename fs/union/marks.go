@@ -86,7 +86,9 @@ func (fs *FS) readMarks(r xattrReader) (marks, error) {
 			if !mayBeMark(attr) {
 				continue
 			}
-			if err := m.read(r, string(attr)); err != nil {
+			// One that was listed may be gone: the data of a metacopy file has
+			// come, which takes no lock of its directory.
+			if err := m.read(r, string(attr)); err != nil && err != unix.ENODATA {
 				return fmt.Errorf("xattr %s: %w", attr, err)
 			}
 		}

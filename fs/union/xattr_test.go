@@ -92,3 +92,31 @@ func TestVoidCapabilitiesAreLeftBehind(t *testing.T) {
 		}
 	}
 }
+
+// The mark of a metacopy file goes when its data comes, also while a listing of
+// its directory is looking at it.
+func TestMarksMayGoWhileTheyAreRead(t *testing.T) {
+	disk := memlayer.New(memlayer.Options{})
+	disk.MustBuild("low/file f data\nup/file f data trusted.overlay.metacopy=\nwork d")
+	u, err := New(Config{
+		Lowers: []Branch{{Name: "low", Root: disk.Dir("low")}},
+		Upper:  &Branch{Name: "up", Root: disk.Dir("up")},
+		Work:   &Branch{Name: "work", Root: disk.Dir("work")},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { u.Close() })
+	disk.OnCall(func(c memlayer.Call) error {
+		if c.Attr == "trusted.overlay.metacopy" {
+			return unix.ENODATA
+		}
+		return nil
+	})
+	if err := u.ReadDir(u.Root(), 0, func(Listed) bool { return true }); err != nil {
+		t.Errorf("list: %v", err)
+	}
+	if _, _, err := u.Lookup(u.Root(), "file"); err != nil {
+		t.Errorf("lookup: %v", err)
+	}
+}
