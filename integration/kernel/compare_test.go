@@ -20,6 +20,9 @@ type difference struct {
 	op     op
 	config *config
 	after  string // what had happened
+	// aliased tells that the kernel shows one file under this name and another,
+	// and no second link, or finds the name stale.
+	aliased bool
 }
 
 // signature names what a difference is about. Shrinking keeps it.
@@ -76,6 +79,24 @@ func compareTrees(kernel, lamina tree, rule treeRule, began time.Time, after str
 		}
 	}
 	return list
+}
+
+// aliases are the names of files that the tree shows more often than they have
+// links.
+func (t tree) aliases() map[string]bool {
+	names := map[uint64][]string{}
+	for p, r := range t {
+		if r.fields["type"] == "file" && r.fields["nlink"] == "1" {
+			names[r.ino] = append(names[r.ino], p)
+		}
+	}
+	aliases := map[string]bool{}
+	for _, list := range names {
+		for _, p := range list {
+			aliases[p] = len(list) > 1
+		}
+	}
+	return aliases
 }
 
 func existence(r *record) string {

@@ -47,10 +47,21 @@ var kept = []keptDifference{
 			return d.op.Do == "listxattr" && d.op.As != 0 && strings.Contains(d.lamina, "trusted.")
 		}},
 	{what: "changing a file that has no name left",
-		why: "with an index the kernel refuses some with EEXIST, because the copy has no name to be known by",
+		why: "with an index the kernel refuses some with EEXIST, because the copy has no name to be known by, and with ENOENT where the directory has gone too",
 		match: func(d *difference) bool {
-			return strings.Contains(d.kernel, "EEXIST") && !strings.Contains(d.lamina, "EEXIST") && unnamed(d)
+			refused := func(s string) bool { return strings.Contains(s, "EEXIST") || s == "ENOENT" }
+			return refused(d.kernel) && !refused(d.lamina) && unnamed(d)
 		}},
+	{what: "removing the ACL that a file opened for writing does not have",
+		why: "as ext4 the kernel says ok of a file in the upper, where opening has brought it, and ENODATA of others",
+		match: func(d *difference) bool {
+			return strings.HasSuffix(d.op.Do, "removexattr") && strings.HasPrefix(d.op.Name, "system.posix_acl_") && d.kernel == "ok" && d.lamina == "ENODATA"
+		}},
+	{what: "what was moved away comes back with its layer",
+		why: "kernel overlayfs knows a file by the one that it was copied from, and where that is shown again takes both for one, or for stale",
+		match: func(d *difference) bool {
+			return d.config.live && (d.aliased || strings.Contains(d.kernel, "stale file handle"))
+		}, ends: true},
 	{what: "a file without a name has no links",
 		why: "POSIX; the kernel shows the count of a lower file that was not copied up",
 		match: func(d *difference) bool {

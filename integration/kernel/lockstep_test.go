@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -253,7 +254,16 @@ func (w *lockStep) check(when string, probe bool) ([]difference, error) {
 		return []difference{{where: "tree", field: "unreadable", kernel: "readable", lamina: err.Error(), after: when}}, nil
 	}
 	w.last = k
-	return compareTrees(k, l, treeRule{links: w.index, blocks: when == "after remounting"}, w.began, when), nil
+	list := compareTrees(k, l, treeRule{links: w.index, blocks: when == "after remounting"}, w.began, when)
+	if w.live {
+		aliases, stale := k.aliases(), map[string]bool{}
+		for i := range list {
+			d := &list[i]
+			stale[d.path] = strings.Contains(d.kernel, "stale file handle")
+			d.aliased = aliases[d.path] || stale[strings.TrimPrefix(filepath.Dir("/"+d.path), "/")]
+		}
+	}
+	return list, nil
 }
 
 func (w *lockStep) finish() ([]difference, error) {
