@@ -161,14 +161,14 @@ func runRace(t *testing.T, r *rand.Rand) {
 	for _, o := range owners {
 		o.forgetAll()
 	}
-	before := s.tree(t)
+	before, onDisk := s.tree(t), disk.Dump()
 	if n := s.fs.Nodes(); n != 1 {
 		t.Errorf("%d nodes are left when all are forgotten, want the root only", n)
 	}
 	s.close(t)
 	s.fs = mount()
 	if after := s.tree(t); after != before {
-		t.Errorf("after mounting again (options %+v) the tree is\n%s\nand was\n%s", opt, after, before)
+		t.Errorf("after mounting again (options %+v) the tree is\n%s\nand was\n%s\non\n%s", opt, after, before, onDisk)
 	}
 	for _, o := range owners {
 		if err := o.check(); err != nil {
@@ -201,6 +201,9 @@ func (s *racers) close(t *testing.T) {
 	}
 	if n := s.disk.Orphans(); n > 0 {
 		t.Errorf("%d inodes without a name are left", n)
+	}
+	if text := s.disk.Dump(); strings.Contains(text, "work/work/") {
+		t.Errorf("something is left in the work directory:\n%s", text)
 	}
 }
 

@@ -167,10 +167,11 @@ func (r *restacking) merge(n *Node, lowers []*realDir) {
 	old := d.lowers()
 	d.setLowers(lowers)
 	d.gen++
-	d.table.complete = d.upper.Load() != nil && len(lowers) == 0 && d.table.complete && len(old) == 0
+	own := d.upper.Load() != nil && len(lowers) == 0 && len(old) == 0 // all its names are the upper's, as before
+	d.table.complete = d.table.complete && own
 	d.absent, d.misses = "", 0
 	for _, e := range slices.Clone(d.table.entries) { // entry removes some
-		if e.seq != 0 {
+		if e.seq != 0 && !(own && e.node == nil) {
 			r.entry(n, e.name, old)
 		}
 	}
@@ -199,6 +200,7 @@ func (r *restacking) entry(p *Node, name string, old []*realDir) {
 	}
 	r.detach(p, e, old)
 	t.remove(name)
+	t.complete = false // should the name still stand for something
 }
 
 // same reports whether a node, no directory, is still what a name stands for.
