@@ -1,0 +1,297 @@
+package meta
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+)
+
+// Create makes the replicas of a new pool's metadata, without any entry and at
+// txg 0, and opens them. When it returns, files and names are durable. Nothing
+// that exists is overwritten, and an error leaves no file behind.
+func Create(paths []string, guid GUID, o Options) (_ *Store, err error) {
+	if err := checkPaths(paths); err != nil {
+		return nil, err
+	}
+	if guid == (GUID{}) {
+		return nil, errors.New("meta: create: the guid of the pool is zero")
+	}
+	o = o.withDefaults()
+	s := &Store{opts: o, guid: guid}
+	var made []*member
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, m := range made {
+			if m.r != nil {
+				m.r.close()
+			}
+			os.Remove(m.path)
+		}
+	}()
+	rec := record{guid: guid}
+	for _, path := range paths {
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("meta: create %s: %w", path, cmpErr(err, os.ErrExist))
+		}
+		m := &member{path: path}
+		made = append(made, m)
+		if m.r, err = build(path, rec, nil, o); err != nil {
+			return nil, err
+		}
+	}
+	s.replicas = made
+	return s, s.publish(made, rec)
+}
+
+func cmpErr(err, otherwise error) error {
+	if err != nil {
+		return err
+	}
+	return otherwise
+}
+
+func checkPaths(paths []string) error {
+	if len(paths) < 1 || len(paths) > 3 {
+		return fmt.Errorf("meta: %d replicas, not 1 to 3", len(paths))
+	}
+	for i, path := range paths {
+		if slices.Contains(paths[:i], path) {
+			return fmt.Errorf("meta: %s is given twice", path)
+		}
+	}
+	return nil
+}
+
+// Open opens the replicas of a pool's metadata. A zero guid takes whatever pool
+// the files belong to.
+//
+// Every file is read and checked in full. The highest txg that some replica has
+// whole is what the store shows; replicas that lag or are damaged are written
+// anew from it. When none is whole, replicas of the same txg make up for each
+// other. When that fails too, a replica whose structure is sound is used, and
+// its damaged values give errors when they are read; without one the error
+// wraps format.ErrDamaged.
+//
+// A file that does not exist or cannot be read is not created: the directory
+// may be one where a device is not mounted. [Store.Failed] has it.
+//
+// The caller knows from elsewhere which txg to expect at least; compare
+// [Store.Txg], and see [Store.Replicas] for what was found.
+func Open(paths []string, guid GUID, o Options) (_ *Store, err error) {
+	if err := checkPaths(paths); err != nil {
+		return nil, err
+	}
+	s := &Store{opts: o.withDefaults(), guid: guid}
+	defer func() {
+		if err != nil {
+			s.abandon()
+		}
+	}()
+	if err := s.openAll(paths, guid); err != nil {
+		return nil, err
+	}
+	good, err := s.choose()
+	if err != nil {
+		return nil, err
+	}
+	s.guid = good[0].r.finding.rec.guid
+	for _, m := range good {
+		if err := m.r.attach(s.opts); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.publish(good, good[0].r.finding.rec); err != nil {
+		return nil, err
+	}
+	if s.opts.ReadOnly {
+		s.readonly = ErrReadOnly
+	}
+	s.settle(good)
+	return s, nil
+}
+
+// openAll opens what can be opened. A file in use or of another pool ends it.
+func (s *Store) openAll(paths []string, guid GUID) error {
+	for _, path := range paths {
+		m := &member{path: path}
+		s.replicas = append(s.replicas, m)
+		m.r, m.err = openReplica(path, guid, s.opts)
+		if errors.Is(m.err, ErrInUse) {
+			return m.err
+		}
+		if m.err != nil {
+			m.problem = m.err
+			continue
+		}
+		f := &m.r.finding
+		if f.rec.txg != 0 || f.rec.guid != (GUID{}) {
+			if guid == (GUID{}) {
+				guid = f.rec.guid
+			}
+			if f.rec.guid != guid {
+				return fmt.Errorf("meta: %s has the pool %x, not %x: %w", path, f.rec.guid, guid, ErrForeign)
+			}
+		}
+		m.found, m.problem = f.rec.txg, f.err()
+	}
+	return nil
+}
+
+// choose returns the replicas to work with: those that hold the highest txg
+// and are whole, or else the best of the damaged ones.
+func (s *Store) choose() (good []*member, err error) {
+	rank := func(m *member) int { // whole before usable before broken
+		switch f := &m.r.finding; {
+		case f.err() == nil:
+			return 2
+		case f.broken == nil:
+			return 1
+		}
+		return 0
+	}
+	best, txg := 0, uint64(0)
+	var errs []error
+	for _, m := range s.replicas {
+		if m.problem != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", m.path, m.problem))
+		}
+		if m.r == nil {
+			continue
+		}
+		if r := rank(m); r > best || r == best && m.found > txg {
+			best, txg = r, m.found
+		}
+	}
+	for _, m := range s.replicas {
+		if m.r != nil && best > 0 && rank(m) == best && m.found == txg {
+			good = append(good, m)
+		}
+	}
+	if best < 2 {
+		if merged := s.merge(); merged != nil {
+			return merged, nil
+		}
+	}
+	if len(good) == 0 {
+		return nil, fmt.Errorf("meta: no replica can be used: %w", errors.Join(errs...))
+	}
+	for _, m := range good {
+		m.r.doubtful.Store(best < 2)
+	}
+	return good, nil
+}
+
+// merge makes whole replicas of damaged ones of the same txg, and returns one;
+// nil if that cannot be.
+func (s *Store) merge() []*member {
+	if s.opts.ReadOnly {
+		return nil
+	}
+	var parts []*member
+	for _, m := range s.replicas {
+		if m.r != nil && m.r.finding.rec.guid != (GUID{}) && (len(parts) == 0 || m.found >= parts[0].found) {
+			if len(parts) > 0 && m.found > parts[0].found {
+				parts = nil
+			}
+			parts = append(parts, m)
+		}
+	}
+	if len(parts) < 2 {
+		return nil
+	}
+	// Nobody commits yet, so the files can be read without a transaction.
+	p := &pin{s: s, rec: parts[0].r.finding.rec}
+	for _, m := range parts {
+		sn := &snapshot{r: m.r}
+		for _, b := range Buckets() {
+			err := guarded(func() (err error) {
+				names := tree{file: m.r.mem[:m.r.size], limit: m.r.finding.meta.limit, root: m.r.finding.meta.root}
+				sn.trees[b], err = names.bucket(b)
+				return err
+			})
+			if err != nil {
+				sn.trees[b] = tree{} // every read of it is damage
+			}
+		}
+		p.snaps = append(p.snaps, sn)
+	}
+	m := parts[0]
+	r, err := build(m.path, p.rec, p, s.opts)
+	if err != nil {
+		s.opts.Event(Event{Kind: Failed, Path: m.path, Err: err})
+		return nil
+	}
+	old := m.r
+	m.r, m.rebuilt = r, true
+	// The other parts stay mapped until they are rebuilt; this one is done.
+	_ = old.close()
+	s.opts.Event(Event{Kind: Rebuilt, Path: m.path, Err: m.problem})
+	return []*member{m}
+}
+
+// settle writes anew what is not as good as the chosen replicas.
+func (s *Store) settle(good []*member) {
+	for _, m := range s.replicas {
+		if slices.Contains(good, m) {
+			continue
+		}
+		if m.r == nil {
+			s.opts.Event(Event{Kind: Failed, Path: m.path, Err: m.err})
+			continue
+		}
+		problem := m.problem
+		if problem == nil {
+			problem = fmt.Errorf("meta: %s: txg %d, not %d", m.path, m.found, s.Txg())
+		}
+		s.fail(m, problem)
+		if s.opts.ReadOnly || s.now.snaps[0].r.doubtful.Load() {
+			continue
+		}
+		if err := s.recopy(m); err != nil {
+			s.opts.Event(Event{Kind: Failed, Path: m.path, Err: err})
+		}
+	}
+}
+
+// abandon closes what a failed Open has opened.
+func (s *Store) abandon() {
+	if s.now != nil {
+		s.mu.Lock()
+		closing := s.unpin(s.now)
+		s.now = nil
+		s.mu.Unlock()
+		closeAll(closing)
+	}
+	for _, m := range s.replicas {
+		if m.r != nil {
+			m.r.close()
+		}
+	}
+}
+
+// A ReplicaInfo says what is known of one replica.
+type ReplicaInfo struct {
+	Path    string
+	Found   uint64 // txg that the file had when it was opened, 0 if none could be read
+	Problem error  // what was wrong with it then
+	Rebuilt bool   // it has been written anew since
+	Damaged bool   // a reader has met damage in it since
+	Err     error  // why it is out of use, nil when it is in use
+}
+
+// Replicas returns what is known of each replica, in the order of their paths.
+func (s *Store) Replicas() []ReplicaInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []ReplicaInfo
+	for _, m := range s.replicas {
+		all = append(all, ReplicaInfo{
+			Path: m.path, Found: m.found, Problem: m.problem, Rebuilt: m.rebuilt,
+			Damaged: m.r != nil && m.r.doubtful.Load(), Err: m.err,
+		})
+	}
+	return all
+}
