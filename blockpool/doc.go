@@ -1,0 +1,74 @@
+// Package blockpool is a thin pool in userspace: volumes take space when they
+// are written, and a snapshot costs one commit and shares everything. It needs
+// neither root nor kernel modules. What it knows it knows under the names that
+// dm-thin, btrfs and zfs gave it.
+//
+//	 ReadAt  WriteAt  Discard  Flush          Snapshot  Clone  Destroy …
+//	    │       │        │       │                       │ tasks
+//	┌───▼───────▼────────▼───┐ ┌─▼──────────┐            │
+//	│ dirty records          │ │ intent log │            │
+//	└───┬────────────┬───────┘ └────────────┘            │
+//	    │            │ every few seconds: one transaction group
+//	┌───▼────────────▼───────────────────────────────────▼──┐
+//	│ trees: record → address, sum   space maps   catalogue │
+//	└───┬──────────────────────────────────┬────────────────┘
+//	    │ records                          │ nodes, maps, entries
+//	┌───▼───────────────────────┐      ┌───▼──────────┐
+//	│ chunks over devices (raid)│      │ bbolt × 1…3  │
+//	└───────────────────────────┘      └──────────────┘
+//
+// # Model
+//
+// A [Volume] is a map from record numbers to records of 4 to 128 KiB; what is
+// not in the map reads as zeros. The map is a B+tree whose nodes may be shared: a
+// snapshot is one more reference to the root, and a node with more than one
+// reference is copied before it changes (internal/btree). Records are counted in
+// the same way, by address (internal/spacemap). So volumes and snapshots depend
+// on nothing and can be destroyed in any order.
+//
+// A record is never written over: it goes to fresh sectors, and the sectors that
+// it had are free again when nothing on disk names them. An address belongs to a
+// chunk, and only the chunk knows devices (internal/raid), so devices come and go
+// without a change to any tree.
+//
+// # Transaction groups
+//
+// Changes enter the open transaction group (txg): in memory, and in the intent
+// log, from which they come back after a crash. Every few seconds, or when a task
+// or the amount asks for it, one goroutine closes the group and makes it durable
+// (sync.go):
+//
+//  1. the next txg opens; changes go there;
+//  2. dirty records are written to the addresses that they were given when they
+//     were admitted, on every copy;
+//  3. every device that was written to is flushed;
+//  4. the changed nodes, maps and catalogue entries go to each metadata replica,
+//     one bbolt transaction each, one after the other;
+//  5. readers see the new state; what was freed may be used again; the log
+//     segment of the txg is free.
+//
+// A crash before 4 leaves the txg before, whole; what was flushed since is in the
+// log. Step 3 before step 4 is what makes a tree worth its word.
+//
+// # Promises
+//
+// After any crash the pool opens without repair. What [Volume.Flush] has
+// acknowledged is there; what it has not is old or new per record, never mixed;
+// what was written before the server was killed is there even without a flush.
+// Snapshots are exact to the bit, nothing leaks, and wrong bytes are never
+// returned: a record or node that does not fit its checksum is read from another
+// copy and mended, or is an error.
+//
+// # Locks
+//
+// In this order; a lock further down is never held while one further up is
+// taken.
+//
+//	Volume record locks   one change of a record at a time; held over device reads
+//	Pool.gate             shared: a change enters the open txg; exclusive: it closes
+//	Pool.view             shared: a reader takes dirty state, root and epoch together
+//	volume.mu             dirty records of one volume
+//	catalogue.mu, space.mu, events.mu   leaves
+//
+// Trees, space maps and the catalogue are changed by the sync goroutine alone.
+package blockpool

@@ -1,0 +1,133 @@
+package blockpool
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/laminafs/lamina/blockpool/internal/btree"
+	"github.com/laminafs/lamina/blockpool/internal/format"
+	"github.com/laminafs/lamina/blockpool/internal/meta"
+)
+
+// An epoch is a committed state that readers may still look at. What the next
+// txg frees stays as it is until every reader of this epoch, and of those before
+// it, is done.
+type epoch struct {
+	list *epochs
+	txg  uint64
+	view *meta.View
+	pool *Pool
+
+	// guarded by list.mu
+	readers int
+	freed   []extent // by the txg after this one; free when this epoch is over
+}
+
+// epochs are the states that readers look at, from the oldest to the current.
+type epochs struct {
+	mu    sync.Mutex
+	list  []*epoch
+	after func([]extent) // takes what is free again
+}
+
+// hold returns the current epoch, which stays until it is released.
+func (s *epochs) hold() *epoch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.list[len(s.list)-1]
+	e.readers++
+	return e
+}
+
+// current returns the current epoch for the sync goroutine, which alone ends it.
+func (s *epochs) current() *epoch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.list[len(s.list)-1]
+}
+
+// release ends one hold.
+func (e *epoch) release() {
+	e.list.mu.Lock()
+	e.readers--
+	over := e.list.overLocked()
+	e.list.mu.Unlock()
+	e.list.end(over)
+}
+
+// advance makes next the current epoch; freed is what its txg has freed.
+func (s *epochs) advance(next *epoch, freed []extent) {
+	s.mu.Lock()
+	next.list = s
+	if n := len(s.list); n > 0 {
+		s.list[n-1].freed = freed
+	}
+	s.list = append(s.list, next)
+	over := s.overLocked()
+	s.mu.Unlock()
+	s.end(over)
+}
+
+// overLocked takes the epochs off the list that nobody will look at again.
+func (s *epochs) overLocked() (over []*epoch) {
+	for len(s.list) > 1 && s.list[0].readers == 0 {
+		over = append(over, s.list[0])
+		s.list = s.list[1:]
+	}
+	return over
+}
+
+// end lets go of epochs that are over.
+func (s *epochs) end(over []*epoch) {
+	for _, e := range over {
+		e.view.Close()
+		s.after(e.freed)
+	}
+}
+
+// close ends the current epoch too; there are no readers.
+func (s *epochs) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.list {
+		e.view.Close()
+	}
+	s.list = nil
+}
+
+// empty reports whether there is no state yet.
+func (s *epochs) empty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.list) == 0
+}
+
+// pending returns how many sectors wait for readers.
+func (s *epochs) pending() (n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.list {
+		for _, x := range e.freed {
+			n += x.n
+		}
+	}
+	return n
+}
+
+// Load implements [btree.Loader] on the epoch's state.
+func (e *epoch) Load(id btree.NodeID) (*btree.Node, error) {
+	return e.pool.nodes.load(e.view, e.txg, id)
+}
+
+// record looks a record up in the tree with that root.
+func (e *epoch) record(root btree.NodeID, n uint64) (format.Record, bool, error) {
+	value, ok, err := btree.Get(e, root, recordKey(n))
+	if err != nil || !ok {
+		return format.Record{}, false, err
+	}
+	rec, err := format.ParseRecord(value)
+	if err != nil {
+		return format.Record{}, false, fmt.Errorf("record %d: %w", n, err)
+	}
+	return rec, true, nil
+}

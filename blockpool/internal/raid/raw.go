@@ -1,0 +1,72 @@
+package raid
+
+import (
+	"fmt"
+
+	"github.com/laminafs/lamina/blockpool/internal/format"
+)
+
+// WriteRaw puts bytes at an offset of every column of a single or mirror chunk,
+// whole sectors or not. It is for a log, which has an order and checksums of its
+// own; what [Array.Write] says of success and faults holds here too.
+func (a *Array) WriteRaw(c *Chunk, off int64, p []byte) error {
+	if err := c.raw(off, len(p)); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	if c.shadowed() {
+		a.copying.RLock()
+		defer a.copying.RUnlock()
+	}
+	w := a.planRaw(c, off, p)
+	w.run(len(p))
+	return a.conclude(c, c.Base+format.Addr(off/format.SectorSize), len(p), w)
+}
+
+// planRaw finds the devices that take part, all in one look at the set.
+func (a *Array) planRaw(c *Chunk, off int64, p []byte) *write {
+	w := &write{ops: make([]writeOp, 0, 4)}
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	w.epoch = a.epoch
+	add := func(column int, at Place, shadow bool) {
+		op := writeOp{id: at.Device, column: column, shadow: shadow, off: at.Start + off, p: p, err: errNotOnline}
+		if m := a.members[at.Device]; m != nil && m.state == Online {
+			op.m, op.err = m, nil
+		}
+		w.ops = append(w.ops, op)
+	}
+	for i := range c.Columns {
+		add(i, c.Columns[i].Place(), false)
+		if s := c.Columns[i].Shadow; s != nil {
+			add(i, *s, true)
+		}
+	}
+	return w
+}
+
+// ReadRaw fills p from an offset of one column of a single or mirror chunk. The
+// bytes are what the device has, right or wrong.
+func (a *Array) ReadRaw(c *Chunk, column int, off int64, p []byte) (int, error) {
+	if err := c.raw(off, len(p)); err != nil {
+		return 0, fmt.Errorf("read: %w", err)
+	}
+	col := &c.Columns[column]
+	m, _ := a.find(col.Device)
+	if m == nil {
+		return 0, fmt.Errorf("read column %d of chunk %d: device %d: %w", column, c.ID, col.Device, errNotOnline)
+	}
+	n, err := m.dev.ReadAt(p, col.Start+off)
+	if err != nil {
+		a.report(m, "read", err)
+	}
+	return n, err
+}
+
+// raw tells whether n bytes at an offset lie within the columns of a chunk whose
+// columns are all the same.
+func (c *Chunk) raw(off int64, n int) error {
+	if c.Profile.Parity() > 0 || off < 0 || int64(n) > c.ColumnBytes()-off {
+		return fmt.Errorf("%d bytes at %d of the columns of %v chunk %d: %w", n, off, c.Profile, c.ID, format.ErrDamaged)
+	}
+	return nil
+}

@@ -1,0 +1,342 @@
+package blockpool
+
+import (
+	"cmp"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/laminafs/lamina/blockpool/internal/btree"
+	"github.com/laminafs/lamina/blockpool/internal/format"
+	"github.com/laminafs/lamina/blockpool/internal/meta"
+)
+
+// syncOpen closes the open txg and makes it durable. After an error nothing of
+// it is, what was flushed is in the log, and the pool must not go on.
+func (p *Pool) syncOpen() error {
+	if p.idle() {
+		return nil
+	}
+	g := p.closeOpen() // from here changes go to the next txg
+	s := p.newPass(g)
+	// Crash up to commit: the txg before, whole, and the log.
+	if err := s.writeRecords(); err != nil {
+		return fmt.Errorf("txg %d: write records: %w", g.number, err)
+	}
+	if err := p.array.SyncTouched(context.Background()); err != nil {
+		return fmt.Errorf("txg %d: flush devices: %w", g.number, err)
+	}
+	if err := s.apply(); err != nil {
+		return fmt.Errorf("txg %d: %w", g.number, err)
+	}
+	if err := s.commit(); err != nil {
+		return fmt.Errorf("txg %d: commit: %w", g.number, err)
+	}
+	// Crash from here on: this txg, whole.
+	return s.publish()
+}
+
+// closeOpen sends new changes to the next txg.
+func (p *Pool) closeOpen() *txg {
+	p.gate.Lock()
+	defer p.gate.Unlock()
+	g := p.open
+	g.tasks = append(g.tasks, p.takeLater()...)
+	p.open = newTxg(g.number + 1)
+	for _, v := range g.volumes {
+		v.mu.Lock()
+		v.syncing, v.open = v.open, nil
+		v.mu.Unlock()
+	}
+	close(g.closed)
+	return g
+}
+
+// A pass makes one txg durable. It changes copies of its own, which readers do
+// not see before publish.
+type pass struct {
+	p     *Pool
+	g     *txg
+	batch meta.Batch
+	state state
+	nodes *nodePass
+
+	entries map[uint64]*entry // changed; nil: removed
+	used    map[uint64]int64  // change of the bytes in use, by owner
+	freed   []extent          // that the txg before named and this one does not
+	chunks  []*chunk          // made
+	gone    []*chunk          // removed
+	after   []func()          // run when readers see the txg
+	broken  error             // a task has left a tree or count half changed
+}
+
+func (p *Pool) newPass(g *txg) *pass {
+	s := &pass{p: p, g: g, state: p.state, entries: map[uint64]*entry{}, used: map[uint64]int64{}}
+	s.nodes = newNodePass(s)
+	return s
+}
+
+// writeRecords writes what is only in memory to the addresses that it was
+// given, in their order.
+func (s *pass) writeRecords() error {
+	type job struct {
+		v *volume
+		r *dirtyRecord
+	}
+	var jobs []job
+	for _, v := range s.g.volumes {
+		for _, r := range v.syncing.records {
+			if r.buf != nil {
+				jobs = append(jobs, job{v, r})
+			}
+		}
+	}
+	slices.SortFunc(jobs, func(a, b job) int { return cmp.Compare(a.r.at, b.r.at) })
+	for _, j := range jobs {
+		j.r.rec = format.Record{
+			Addr: j.r.at, Size: uint32(len(j.r.buf)), Sum: xxhash.Sum64(j.r.buf),
+			Birth: s.g.number, Owner: j.v.id,
+		}
+		if err := s.p.writeStored(j.r.rec, j.r.buf); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// apply brings trees, maps and catalogue up to date, and gathers what is to be
+// committed.
+func (s *pass) apply() error {
+	for _, v := range s.g.volumes {
+		if err := s.applyVolume(v); err != nil {
+			return fmt.Errorf("volume %s: %w", v.entry.Load().name, err)
+		}
+	}
+	for _, t := range s.g.tasks {
+		t.err = t.run(s)
+	}
+	if s.broken != nil {
+		return s.broken
+	}
+	if err := s.bury(); err != nil {
+		return fmt.Errorf("destroy: %w", err)
+	}
+	if err := s.makeChunks(); err != nil {
+		return fmt.Errorf("make chunks: %w", err)
+	}
+	return s.gather()
+}
+
+// applyVolume puts what a volume has changed into its tree.
+func (s *pass) applyVolume(v *volume) error {
+	e := s.change(v.id)
+	if e == nil { // destroyed since
+		for _, r := range v.syncing.records {
+			s.g.superseded = append(s.g.superseded, s.p.space.extent(r.at, v.entry.Load().recordSize))
+		}
+		return nil
+	}
+	tree := btree.Open(s.nodes, s, e.root)
+	for _, h := range v.syncing.holes {
+		if err := s.cut(tree, e, h.first, h.end); err != nil {
+			return err
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(v.syncing.records)) {
+		r := v.syncing.records[n]
+		if n >= e.records() { // the volume has shrunk since
+			s.g.superseded = append(s.g.superseded, s.p.space.extent(r.at, e.recordSize))
+			continue
+		}
+		if err := s.put(tree, e, n, r.rec); err != nil {
+			return fmt.Errorf("record %d: %w", n, err)
+		}
+	}
+	e.root, e.writtenTxg = tree.Root(), s.g.number
+	return nil
+}
+
+// put makes rec the record n of a tree.
+func (s *pass) put(tree *btree.Tree, e *entry, n uint64, rec format.Record) error {
+	x := s.p.space.extent(rec.Addr, int64(rec.Size))
+	if err := s.p.counts.Set(uint64(x.at), uint64(x.n)); err != nil {
+		return err
+	}
+	s.used[rec.Owner] += stored(rec)
+	e.referenced += stored(rec)
+	old, err := tree.Put(recordKey(n), format.AppendRecord(nil, rec))
+	if err != nil || old == nil {
+		return err
+	}
+	return s.drop(e, old)
+}
+
+// cut removes records first to end-1 of a tree.
+func (s *pass) cut(tree *btree.Tree, e *entry, first, end uint64) error {
+	return tree.DeleteRange(recordKey(first), recordKey(end), func(_, value []byte) error { return s.drop(e, value) })
+}
+
+// drop ends the reference that an item of e's tree was.
+func (s *pass) drop(e *entry, value []byte) error {
+	rec, err := format.ParseRecord(value)
+	if err != nil {
+		return err
+	}
+	e.referenced -= stored(rec)
+	return s.unref(rec)
+}
+
+// unref ends one reference to a record; with the last one its sectors are free.
+func (s *pass) unref(rec format.Record) error {
+	x := s.p.space.extent(rec.Addr, int64(rec.Size))
+	left, err := s.p.counts.Release(uint64(x.at), uint64(x.n))
+	if err != nil {
+		return fmt.Errorf("release %d sectors at %d: %w", x.n, x.at, err)
+	}
+	if left == 0 {
+		s.freed = append(s.freed, x)
+		s.used[rec.Owner] -= stored(rec)
+	}
+	return nil
+}
+
+// Retain implements [btree.Items]: a copied leaf refers to its records once more.
+func (s *pass) Retain(_, value []byte) error {
+	rec, err := format.ParseRecord(value)
+	if err != nil {
+		return err
+	}
+	return s.p.counts.Retain(uint64(rec.Addr))
+}
+
+// Release implements [btree.Items]: a leaf is dropped.
+func (s *pass) Release(_, value []byte) error {
+	rec, err := format.ParseRecord(value)
+	if err != nil {
+		return err
+	}
+	return s.unref(rec)
+}
+
+// stored returns the bytes that a record counts for: whole sectors, redundancy
+// aside.
+func stored(rec format.Record) int64 {
+	return format.Sectors(int64(rec.Size)) * format.SectorSize
+}
+
+// change returns the entry of a volume to be changed, or nil when there is none.
+func (s *pass) change(id uint64) *entry {
+	if e, ok := s.entries[id]; ok {
+		return e
+	}
+	v := s.p.catalogue.get(id)
+	if v == nil {
+		return nil
+	}
+	e := *v.entry.Load()
+	s.entries[id] = &e
+	return &e
+}
+
+// gather puts what has changed into the batch.
+func (s *pass) gather() error {
+	for id, n := range s.used {
+		if e := s.change(id); e != nil && n != 0 {
+			e.used += n
+		}
+	}
+	for id, e := range s.entries {
+		if e == nil {
+			s.batch.Delete(meta.Volumes, key64(id))
+		} else {
+			s.batch.Put(meta.Volumes, key64(id), e.pack())
+		}
+	}
+	s.nodes.gather(&s.batch)
+	s.p.counts.TakeDirty(func(seg uint64, value []byte) { s.batch.Put(meta.Space, key64(seg), value) })
+	s.batch.Put(meta.Config, []byte(keyState), s.state.pack())
+	return nil
+}
+
+// commit hands the batch to the replicas. One that fails is left behind; the
+// labels say so before anything that this txg freed is used again, so that it is
+// never taken for the pool's metadata.
+func (s *pass) commit() error {
+	before := len(s.p.meta.Failed())
+	if err := s.p.meta.Commit(s.g.number, &s.batch); err != nil {
+		return err
+	}
+	if len(s.p.meta.Failed()) != before {
+		return s.p.writeLabels(s.g.number)
+	}
+	return nil
+}
+
+// publish lets readers see the txg, and gives back what it has freed when the
+// last reader of the state before is done.
+func (s *pass) publish() error {
+	p := s.p
+	view, err := p.meta.View()
+	if err != nil {
+		return fmt.Errorf("txg %d: read what was committed: %w", s.g.number, err)
+	}
+	p.nodes.install(s.nodes)
+	p.state = s.state
+	for _, c := range s.chunks {
+		p.space.add(c)
+	}
+	p.view.Lock()
+	for id, e := range s.entries {
+		p.space.promise(p.catalogue.entry(id), e)
+		if e == nil {
+			p.catalogue.remove(id)
+		} else {
+			p.catalogue.set(p, e)
+		}
+	}
+	for _, v := range s.g.volumes {
+		v.mu.Lock()
+		v.pending.Add(-int64(len(v.syncing.records)) * v.entry.Load().recordSize)
+		v.syncing = nil
+		v.mu.Unlock()
+	}
+	p.epochs.advance(&epoch{txg: s.g.number, view: view, pool: p}, append(s.freed, s.g.superseded...))
+	p.view.Unlock()
+	if p.log != nil {
+		p.log.Release(s.g.number)
+	}
+	for _, f := range s.after {
+		f()
+	}
+	for _, t := range s.g.tasks {
+		if t.err == nil && t.then != nil {
+			t.then()
+		}
+	}
+	close(s.g.done)
+	p.events.watermarks(p)
+	return nil
+}
+
+// fatal notes an error that leaves something half changed: the txg is given up.
+func (s *pass) fatal(err error) error {
+	if err != nil && s.broken == nil {
+		s.broken = err
+	}
+	return err
+}
+
+// key64 is a number as key: big-endian, so that keys sort as numbers do.
+func key64(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+
+// parseKey64 is the inverse of key64.
+func parseKey64(b []byte) (uint64, error) {
+	if len(b) != 8 {
+		return 0, damagedf("key of %d bytes", len(b))
+	}
+	return binary.BigEndian.Uint64(b), nil
+}
