@@ -101,12 +101,18 @@ func (p *Pool) claimPointer(payload []byte) error {
 	if err != nil {
 		return err
 	}
-	b := p.buffers.get(int64(r.Record.Size))
-	defer p.buffers.put(b)
-	if err := p.readWhole(r.Record, b); err != nil {
-		return err
+	for _, rec := range r.Records {
+		b := p.buffers.get(int64(rec.Size))
+		err := p.readWhole(rec, b)
+		p.buffers.put(b)
+		if err == nil {
+			err = p.space.reserve(p.space.extent(rec.Addr, int64(rec.Size)))
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return p.space.reserve(p.space.extent(r.Record.Addr, int64(r.Record.Size)))
+	return nil
 }
 
 // records calls f with the first n records of the log.
@@ -150,17 +156,20 @@ func (p *Pool) again(kind intent.Kind, payload []byte) error {
 }
 
 func (p *Pool) againPointer(r intent.PointerRecord) error {
-	x := p.space.extent(r.Record.Addr, int64(r.Record.Size))
 	v := p.catalogue.get(r.Volume)
-	if v == nil || r.Number >= v.entry.Load().records() {
-		p.open.supersede(x) // the volume is gone, or has shrunk
-		return nil
+	for i, rec := range r.Records {
+		n := r.Number + uint64(i)
+		if v == nil || n >= v.entry.Load().records() {
+			// The volume is gone, or has shrunk.
+			p.open.supersede(p.space.extent(rec.Addr, int64(rec.Size)))
+			continue
+		}
+		if int64(rec.Size) != v.entry.Load().recordSize {
+			return damagedf("record of %d bytes of volume %s", rec.Size, v.entry.Load().name)
+		}
+		v.pending.Add(int64(rec.Size))
+		v.put(p.open, n, &dirtyRecord{at: rec.Addr, rec: rec})
 	}
-	if int64(r.Record.Size) != v.entry.Load().recordSize {
-		return damagedf("record of %d bytes of volume %s", r.Record.Size, v.entry.Load().name)
-	}
-	v.pending.Add(int64(r.Record.Size))
-	v.put(p.open, r.Number, &dirtyRecord{at: r.Record.Addr, rec: r.Record})
 	return nil
 }
 
@@ -180,7 +189,7 @@ func (p *Pool) againWrite(w intent.WriteRecord) error {
 	}
 	r := v.buffered(n)
 	if r == nil {
-		at, err := p.space.allocate(format.Data, e.recordSize, 0, true)
+		at, err := p.space.allocate(format.Data, e.recordSize, 1, 0, true)
 		if err != nil {
 			return err
 		}

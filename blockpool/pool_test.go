@@ -3,6 +3,7 @@ package blockpool
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -113,12 +114,12 @@ func (b *bench) content(name string) []byte {
 }
 
 func fill(n int, seed uint64) []byte {
-	p := make([]byte, n)
+	p := make([]byte, n+8)
 	rng := rand.New(rand.NewPCG(seed, 7))
-	for i := range p {
-		p[i] = byte(rng.Uint32())
+	for i := 0; i < n; i += 8 {
+		binary.LittleEndian.PutUint64(p[i:], rng.Uint64())
 	}
-	return p
+	return p[:n]
 }
 
 func TestWhatIsWrittenIsReadAlsoAfterClosingAndAfterAKill(t *testing.T) {

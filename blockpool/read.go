@@ -2,6 +2,7 @@ package blockpool
 
 import (
 	"encoding/binary"
+	"github.com/laminafs/lamina/blockpool/internal/btree"
 	"math"
 
 	"github.com/cespare/xxhash/v2"
@@ -16,12 +17,91 @@ func (v *volume) read(p []byte, off int64) (done int, err error) {
 		at := off + int64(done)
 		n, within := uint64(at/size), at%size
 		part := p[done:min(int64(len(p)), int64(done)+size-within)]
-		if err := v.readRecord(n, within, part); err != nil {
+		if left := int64(len(p) - done); within == 0 && left >= 2*size {
+			part = p[done : int64(done)+min(left, maxRun)/size*size]
+			err = v.readRun(n, part, size)
+		} else {
+			err = v.readRecord(n, within, part)
+		}
+		if err != nil {
 			return done, err
 		}
 		done += len(part)
 	}
 	return done, nil
+}
+
+// readRun fills p with whole records from n on, those that lie in a row
+// together.
+func (v *volume) readRun(n uint64, p []byte, size int64) error {
+	count := uint64(int64(len(p)) / size)
+	records := make([]format.Record, count) // one of no bytes: nothing to read
+	s, err := v.standRun(n, p, size, records)
+	defer s.release()
+	if err != nil {
+		return err
+	}
+	for i := 0; i < len(records); {
+		if records[i].Size == 0 {
+			i++
+			continue
+		}
+		end := i + 1
+		for end < len(records) && v.pool.follows(records[end-1], records[end]) {
+			end++
+		}
+		if err := v.pool.readRow(records[i:end], p[int64(i)*size:int64(end)*size], size); err != nil {
+			return err
+		}
+		i = end
+	}
+	return nil
+}
+
+// standRun finds the records from n on, and fills the parts of p of those that are
+// holes or in memory.
+func (v *volume) standRun(n uint64, p []byte, size int64, records []format.Record) (stand, error) {
+	v.pool.view.RLock()
+	v.mu.RLock()
+	s := stand{epoch: v.pool.epochs.hold(), entry: v.entry.Load()}
+	missing := 0
+	tree := make([]bool, len(records)) // those that the tree knows of
+	for i := range records {
+		part := p[int64(i)*size:][:size]
+		switch where, r := v.find(n + uint64(i)); where {
+		case inHole:
+			clear(part)
+		case inMemory:
+			copy(part, r.buf)
+		case inSectors:
+			records[i] = r.rec
+		case inTree:
+			tree[i] = true
+			missing++
+		}
+	}
+	v.mu.RUnlock()
+	v.pool.view.RUnlock()
+	if missing == 0 {
+		return s, nil
+	}
+	err := btree.Scan(s.epoch, s.entry.root, recordKey(n), recordKey(n+uint64(len(records))), func(key, value []byte) error {
+		number, err := parseKey64(key)
+		if err != nil {
+			return err
+		}
+		if i := number - n; tree[i] {
+			tree[i] = false
+			records[i], err = format.ParseRecord(value)
+		}
+		return err
+	})
+	for i, hole := range tree {
+		if hole {
+			clear(p[int64(i)*size:][:size])
+		}
+	}
+	return s, err
 }
 
 // readRecord fills p from within bytes into record n.
@@ -95,22 +175,67 @@ func (v *volume) stand(n uint64, within int64, p []byte) stand {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	s := stand{epoch: v.pool.epochs.hold(), entry: v.entry.Load()}
+	var r *dirtyRecord
+	switch s.where, r = v.find(n); s.where {
+	case inMemory:
+		copy(p, r.buf[within:])
+	case inSectors:
+		s.rec = r.rec
+	}
+	return s
+}
+
+// find tells where record n is. The view and mu are held.
+func (v *volume) find(n uint64) (place, *dirtyRecord) {
 	for _, d := range []*dirty{v.open, v.syncing} {
 		switch r, hole := d.find(n); {
 		case hole:
-			s.where = inHole
-			return s
+			return inHole, nil
 		case r == nil:
 		case r.buf != nil:
-			copy(p, r.buf[within:])
-			s.where = inMemory
-			return s
+			return inMemory, r
 		default:
-			s.where, s.rec = inSectors, r.rec
-			return s
+			return inSectors, r
 		}
 	}
-	return s
+	return inTree, nil
+}
+
+// follows reports whether b lies right behind a, where records lie as they are.
+func (p *Pool) follows(a, b format.Record) bool {
+	if b.Size == 0 || a.Addr+format.Addr(format.Sectors(int64(a.Size))) != b.Addr {
+		return false
+	}
+	c, err := p.space.chunk(a.Addr)
+	return err == nil && c.Profile.Parity() == 0 && b.Addr < c.end()
+}
+
+// readRow fills b with records that lie in a row. If one of them is wrong, each
+// is read by itself, so that it can be mended.
+func (p *Pool) readRow(row []format.Record, b []byte, size int64) error {
+	if len(row) > 1 {
+		c, err := p.space.chunk(row[0].Addr)
+		if err != nil {
+			return err
+		}
+		fit := func(b []byte) bool {
+			for i, rec := range row {
+				if xxhash.Sum64(b[int64(i)*size:][:size]) != rec.Sum {
+					return false
+				}
+			}
+			return true
+		}
+		if p.array.TryRead(&c.Chunk, row[0].Addr, b, fit) {
+			return nil
+		}
+	}
+	for i, rec := range row {
+		if err := p.readWhole(rec, b[int64(i)*size:][:size]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readStored fills p from within bytes into the record of that size that is

@@ -193,19 +193,19 @@ func (s *space) total(class format.Class) int64 {
 
 func (s *space) totalLocked(class format.Class) int64 { return s.room[class] + s.size[class] }
 
-// allocate takes sectors for n bytes from a chunk of a class. own are the sectors
-// that were promised to who asks. Only who is privileged, to free or mend
-// something, may take the last few percent.
-func (s *space) allocate(class format.Class, n, own int64, privileged bool) (format.Addr, error) {
+// allocate takes sectors in a row for count records of n bytes from a chunk of a
+// class. own are the sectors that were promised to who asks. Only who is
+// privileged, to free or mend something, may take the last few percent.
+func (s *space) allocate(class format.Class, n, count, own int64, privileged bool) (format.Addr, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !privileged && s.availableLocked(class)-format.Sectors(n)-max(s.reserved-own, 0) < s.totalLocked(class)*kept/100 {
+	if !privileged && s.availableLocked(class)-format.Sectors(n)*count-max(s.reserved-own, 0) < s.totalLocked(class)*kept/100 {
 		s.wanted[class] = true
 		return 0, ErrNoSpace
 	}
 	t := &s.turn[class]
 	if t.chunk != nil && t.left > 0 && !t.chunk.frozen {
-		if at, ok := s.takeLocked(t, n); ok {
+		if at, ok := s.takeLocked(t, n, count); ok {
 			return at, nil
 		}
 	}
@@ -214,7 +214,7 @@ func (s *space) allocate(class format.Class, n, own int64, privileged bool) (for
 			continue
 		}
 		*t = turn{c, turnSize}
-		if at, ok := s.takeLocked(t, n); ok {
+		if at, ok := s.takeLocked(t, n, count); ok {
 			return at, nil
 		}
 	}
@@ -231,11 +231,14 @@ func (s *space) fromNextLocked(c *chunk) []*chunk {
 	return slices.Concat(s.chunks[i:], s.chunks[:i])
 }
 
-// takeLocked takes sectors for n bytes from the chunk whose turn it is.
-func (s *space) takeLocked(t *turn, n int64) (format.Addr, bool) {
+// takeLocked takes sectors for count records of n bytes from the chunk whose turn
+// it is.
+func (s *space) takeLocked(t *turn, n, count int64) (format.Addr, bool) {
 	c := t.chunk
 	need := c.Need(n)
-	at, ok := c.free.Allocate(uint64(need), alignment(&c.Chunk, need))
+	align := alignment(&c.Chunk, need)
+	need *= count
+	at, ok := c.free.Allocate(uint64(need), align)
 	if ok {
 		t.left -= need
 		s.free[c.Class] -= need
@@ -314,7 +317,7 @@ func (p *Pool) allocate(ctx context.Context, class format.Class, n, own int64) (
 		p.space.mu.Lock()
 		freed := p.space.freed
 		p.space.mu.Unlock()
-		at, err := p.space.allocate(class, n, own, false)
+		at, err := p.space.allocate(class, n, 1, own, false)
 		if err == nil {
 			return at, nil
 		}

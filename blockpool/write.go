@@ -10,19 +10,29 @@ import (
 	"github.com/laminafs/lamina/blockpool/internal/intent"
 )
 
-// writeThrough is the size from which a whole record goes to its final address
-// at once, and only a pointer to the log. Smaller changes go to the log whole and
-// to their address when the txg closes.
+// writeThrough is the size from which whole records go to their final address at
+// once, and only pointers to the log. Smaller changes go to the log whole and to
+// their address when the txg closes.
 const writeThrough = 16 << 10
 
-// write stores p at off, record by record.
+// maxRun bounds how many bytes of records are written at once.
+const maxRun = 1 << 20
+
+// write stores p at off, record by record, or whole records together.
 func (v *volume) write(ctx context.Context, p []byte, off int64) (done int, err error) {
 	size := v.entry.Load().recordSize
 	for done < len(p) {
-		at := off + int64(done)
+		at, left := off+int64(done), int64(len(p)-done)
 		n, within := uint64(at/size), at%size
-		part := p[done:min(int64(len(p)), int64(done)+size-within)]
-		if err := v.writeRecord(ctx, n, within, part, size); err != nil {
+		var part []byte
+		if whole := min(left, maxRun) / size * size; within == 0 && whole >= writeThrough {
+			part = p[done : int64(done)+whole]
+			err = v.writeRun(ctx, n, part, size)
+		} else {
+			part = p[done : int64(done)+min(left, size-within)]
+			err = v.writePart(ctx, n, within, part, size)
+		}
+		if err != nil {
 			return done, err
 		}
 		done += len(part)
@@ -30,38 +40,70 @@ func (v *volume) write(ctx context.Context, p []byte, off int64) (done int, err 
 	return done, nil
 }
 
-// writeRecord changes part of record n, or all of it.
-func (v *volume) writeRecord(ctx context.Context, n uint64, within int64, p []byte, size int64) error {
+// writePart changes part of record n, or all of it.
+func (v *volume) writePart(ctx context.Context, n uint64, within int64, p []byte, size int64) error {
 	unlock := v.pool.locks.lock(v.id, n, n+1)
 	defer unlock()
-	if int64(len(p)) == size && size >= writeThrough {
-		return v.putThrough(ctx, n, p)
-	}
 	return v.putBuffered(ctx, n, within, p, size)
 }
 
-// putThrough writes a whole record to its address and then the pointer to the
-// log.
-func (v *volume) putThrough(ctx context.Context, n uint64, p []byte) error {
-	at, err := v.admit(ctx, n, int64(len(p)))
-	if err != nil {
+// writeRun changes whole records from n on: together if there is a place for
+// them in a row, else one after the other.
+func (v *volume) writeRun(ctx context.Context, n uint64, p []byte, size int64) error {
+	count := int64(len(p)) / size
+	unlock := v.pool.locks.lock(v.id, n, n+uint64(count))
+	defer unlock()
+	if err := v.pool.throttle(ctx); err != nil {
 		return err
 	}
-	rec := format.Record{Addr: at, Size: uint32(len(p)), Sum: xxhash.Sum64(p), Owner: v.id}
+	if e := v.entry.Load(); count > 1 && e.quota == 0 && e.refquota == 0 {
+		if at, err := v.pool.space.allocate(format.Data, size, count, e.unused(), false); err == nil {
+			v.pending.Add(int64(len(p)))
+			return v.putThrough(ctx, n, at, p, size)
+		}
+	}
+	for ; len(p) > 0; n, p = n+1, p[size:] {
+		at, err := v.admit(ctx, n, size)
+		if err != nil {
+			return err
+		}
+		if err := v.putThrough(ctx, n, at, p[:size], size); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// putThrough writes whole records to the sectors that were allocated for them
+// and then the pointer to the log.
+func (v *volume) putThrough(ctx context.Context, n uint64, at format.Addr, p []byte, size int64) error {
+	records := make([]format.Record, int64(len(p))/size)
+	stride := format.Addr(v.pool.space.extent(at, size).n)
+	for i := range records {
+		sum := xxhash.Sum64(p[int64(i)*size:][:size])
+		records[i] = format.Record{Addr: at + format.Addr(i)*stride, Size: uint32(size), Sum: sum, Owner: v.id}
+	}
 	// Crash from here to the pointer: sectors that nothing names.
-	if err = v.pool.writeStored(rec, p); err == nil {
+	err := v.pool.writeRun(records, p, size)
+	if err == nil {
 		err = v.pool.enter(ctx, func(g *txg) error {
-			rec.Birth = g.number
-			pointer := intent.AppendPointer(nil, intent.PointerRecord{Volume: v.id, Number: n, Record: rec})
+			for i := range records {
+				records[i].Birth = g.number
+			}
+			pointer := intent.AppendPointer(nil, intent.PointerRecord{Volume: v.id, Number: n, Records: records})
 			if _, err := v.pool.log.Append(g.number, intent.Pointer, pointer); err != nil {
 				return err
 			}
-			v.put(g, n, &dirtyRecord{at: at, rec: rec})
+			for i, rec := range records {
+				v.put(g, n+uint64(i), &dirtyRecord{at: rec.Addr, rec: rec})
+			}
 			return nil
 		})
 	}
 	if err != nil {
-		v.retract(at, int64(len(p)))
+		for _, rec := range records {
+			v.retract(rec.Addr, size)
+		}
 	}
 	return err
 }
@@ -201,7 +243,7 @@ func (v *volume) zeroBytes(ctx context.Context, off, end, size int64) error {
 			return err
 		}
 		if !hole {
-			if err := v.writeRecord(ctx, n, within, make([]byte, part), size); err != nil {
+			if err := v.writePart(ctx, n, within, make([]byte, part), size); err != nil {
 				return err
 			}
 		}
@@ -238,4 +280,22 @@ func (p *Pool) writeStored(rec format.Record, b []byte) error {
 		return err
 	}
 	return p.array.Write(&c.Chunk, rec.Addr, b)
+}
+
+// writeRun writes records of one size that lie in a row: together, unless each
+// has parity of its own.
+func (p *Pool) writeRun(records []format.Record, b []byte, size int64) error {
+	c, err := p.space.chunk(records[0].Addr)
+	if err != nil {
+		return err
+	}
+	if c.Profile.Parity() == 0 {
+		return p.array.Write(&c.Chunk, records[0].Addr, b)
+	}
+	for i, rec := range records {
+		if err := p.array.Write(&c.Chunk, rec.Addr, b[int64(i)*size:][:size]); err != nil {
+			return err
+		}
+	}
+	return nil
 }

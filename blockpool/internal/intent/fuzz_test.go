@@ -57,7 +57,7 @@ func checkParse[T any](t *testing.T, b []byte, parse func([]byte) (T, error), pa
 
 func FuzzPayloads(f *testing.F) {
 	f.Add(AppendWrite(nil, WriteRecord{7, 4096, []byte("data")}))
-	f.Add(AppendPointer(nil, PointerRecord{7, 3, format.Record{Addr: 9, Size: 4096, Birth: 2, Owner: 7}}))
+	f.Add(AppendPointer(nil, PointerRecord{7, 3, []format.Record{{Addr: 9, Size: 4096, Birth: 2, Owner: 7}}}))
 	f.Add(AppendRange(nil, RangeRecord{7, 0, 1 << 40}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		checkParse(t, b, ParseWrite, AppendWrite)
@@ -71,8 +71,8 @@ func TestPayloadsComeBackAsTheyWere(t *testing.T) {
 	if got, err := ParseWrite(AppendWrite(nil, w)); err != nil || !reflect.DeepEqual(got, w) {
 		t.Errorf("%+v, %v", got, err)
 	}
-	p := PointerRecord{1 << 50, 3, format.Record{Addr: 9, Size: 4096, Birth: 2, Owner: 7, Sum: 5}}
-	if got, err := ParsePointer(AppendPointer(nil, p)); err != nil || got != p {
+	p := PointerRecord{1 << 50, 3, []format.Record{{Addr: 9, Size: 4096, Birth: 2, Owner: 7, Sum: 5}, {Addr: 77, Size: 4096, Birth: 2, Owner: 8}}}
+	if got, err := ParsePointer(AppendPointer(nil, p)); err != nil || !reflect.DeepEqual(got, p) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	r := RangeRecord{7, 1 << 40, 1 << 50}

@@ -36,16 +36,22 @@ func ParseWrite(b []byte) (w WriteRecord, err error) {
 
 // A PointerRecord is the payload of [Pointer].
 type PointerRecord struct {
-	Volume uint64
-	Number uint64 // of the record in the volume
-	Record format.Record
+	Volume  uint64
+	Number  uint64          // of the first record in the volume
+	Records []format.Record // it, and those that follow it
 }
 
 // AppendPointer appends the packed form of p.
 func AppendPointer(b []byte, p PointerRecord) []byte {
 	b = binary.AppendUvarint(b, p.Volume)
 	b = binary.AppendUvarint(b, p.Number)
-	return format.AppendRecord(b, p.Record)
+	for _, r := range p.Records {
+		// A record does not tell its length.
+		at := len(b)
+		b = format.AppendRecord(append(b, 0), r)
+		b[at] = byte(len(b) - at - 1)
+	}
+	return b
 }
 
 // ParsePointer is the inverse of [AppendPointer].
@@ -54,8 +60,16 @@ func ParsePointer(b []byte) (p PointerRecord, err error) {
 	if err != nil {
 		return PointerRecord{}, err
 	}
-	if p.Record, err = format.ParseRecord(rest); err != nil {
-		return PointerRecord{}, fmt.Errorf("intent: pointer: %w", err)
+	for len(rest) > 0 {
+		n := int(rest[0])
+		if n >= len(rest) {
+			return PointerRecord{}, fmt.Errorf("intent: pointer ends within record %d: %w", len(p.Records), format.ErrDamaged)
+		}
+		r, err := format.ParseRecord(rest[1 : 1+n])
+		if err != nil {
+			return PointerRecord{}, fmt.Errorf("intent: pointer: %w", err)
+		}
+		p.Records, rest = append(p.Records, r), rest[1+n:]
 	}
 	return p, nil
 }
