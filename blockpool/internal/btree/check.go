@@ -25,6 +25,9 @@ func walk(l Loader, id NodeID, level int, enter func(id NodeID) bool, visit func
 		return nil
 	}
 	n, err := load(l, id, level)
+	if err != nil {
+		n = nil
+	}
 	if err := visit(id, n, err); err != nil || n == nil {
 		if errors.Is(err, SkipNode) {
 			return nil

@@ -1,15 +1,15 @@
 // Package btree is the persistent B+tree of the pool: trees share nodes, nodes are
 // counted, and a snapshot is one more reference to a root.
 //
-//	   volume    snapshot            a number is how many refer to a node
-//	     │           │
-//	   ┌─▼─┐       ┌─▼─┐
-//	   │ 1 │       │ 1 │   copied when the volume was written to;
-//	   └┬─┬┘       └┬─┬┘   each of its children gained a reference
-//	    │ └───┬─────┼─┘
-//	  ┌─▼─┐ ┌─▼─┐ ┌─▼─┐
-//	  │ 1 │ │ 2 │ │ 1 │    copied as well, and its items gained one each:
-//	  └───┘ └───┘ └───┘    Items.Retain
+//	 volume    snapshot            a number is how many refer to a node
+//	   │           │
+//	 ┌─▼─┐       ┌─▼─┐
+//	 │ 1 │       │ 1 │   copied when the volume was written to;
+//	 └┬─┬┘       └┬─┬┘   each of its children gained a reference
+//	  │ └───┬─────┼─┘
+//	┌─▼─┐ ┌─▼─┐ ┌─▼─┐
+//	│ 1 │ │ 2 │ │ 1 │    copied as well, and its items gained one each:
+//	└───┘ └───┘ └───┘    Items.Retain
 //
 // # Model
 //

@@ -34,8 +34,9 @@ type Store interface {
 	// Release takes one away. When none is left the node is gone, and its id may
 	// be given out again.
 	Release(id NodeID) error
-	// Edit returns node id for changing: the private copy, made with
-	// [Node.Clone] and [Node.SetBirth] unless there is one.
+	// Edit returns node id, whose count is one, for changing: the private copy,
+	// made with [Node.Clone] and [Node.SetBirth] unless there is one. It fails as
+	// Load does.
 	Edit(id NodeID) (*Node, error)
 	// Add takes n over as private, gives it an id and one reference, and sets
 	// its birth.
@@ -68,17 +69,23 @@ var ErrTooLarge = errors.New("too large for a tree")
 // anyLevel is the level of a node of which nothing is known yet: a root.
 const anyLevel = -1
 
-// load returns node id, which must have the given level. That the level falls
-// with each step down is what ends every walk, whatever the nodes say.
+// load returns node id, which must have the given level.
 func load(l Loader, id NodeID, level int) (*Node, error) {
 	n, err := l.Load(id)
 	if err != nil {
 		return nil, fmt.Errorf("btree: load node %d: %w", id, err)
 	}
+	return n, checkLevel(id, n, level)
+}
+
+// checkLevel returns damage when a node is not of the level that its place in the
+// tree demands. That the level falls with each step down is what ends every walk,
+// whatever the nodes say.
+func checkLevel(id NodeID, n *Node, level int) error {
 	if level != anyLevel && n.Level() != level {
-		return nil, fmt.Errorf("btree: node %d has level %d where %d belongs: %w", id, n.Level(), level, ErrDamaged)
+		return fmt.Errorf("btree: node %d has level %d where %d belongs: %w", id, n.Level(), level, ErrDamaged)
 	}
-	return n, nil
+	return nil
 }
 
 // Get returns the value of key in the tree whose root is given. The value is a

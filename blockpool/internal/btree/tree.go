@@ -168,10 +168,6 @@ func (t *Tree) descend(key []byte) (found bool, err error) {
 // if there is another, the node stays as it is, the reference passes to a copy,
 // and everything that the node refers to has one reference more, the copy's.
 func (t *Tree) own(id NodeID, level int) (NodeID, *Node, error) {
-	shared, err := load(t.store, id, level)
-	if err != nil {
-		return 0, nil, err
-	}
 	refs, err := t.store.Refs(id)
 	if err != nil {
 		return 0, nil, fmt.Errorf("btree: count of node %d: %w", id, err)
@@ -184,7 +180,11 @@ func (t *Tree) own(id NodeID, level int) (NodeID, *Node, error) {
 		if err != nil {
 			return 0, nil, fmt.Errorf("btree: edit node %d: %w", id, err)
 		}
-		return id, n, nil
+		return id, n, checkLevel(id, n, level)
+	}
+	shared, err := load(t.store, id, level)
+	if err != nil {
+		return 0, nil, err
 	}
 	n := shared.Clone()
 	if err := t.retainAll(n); err != nil {

@@ -1,0 +1,79 @@
+package btree_test
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/laminafs/lamina/blockpool/internal/btree"
+	"github.com/laminafs/lamina/blockpool/internal/btree/memstore"
+)
+
+const million = 1 << 20
+
+func key8(i uint64) []byte { return binary.BigEndian.AppendUint64(make([]byte, 0, 8), i) }
+
+// value20 is about what a record of a volume takes.
+var value20 = make([]byte, 20)
+
+// filled returns a committed tree of n ascending keys.
+func filled(tb testing.TB, n uint64) (*memstore.Store, *btree.Tree) {
+	tb.Helper()
+	s := memstore.New()
+	t := btree.Open(s, btree.NoItems{}, 0)
+	for i := range n {
+		if _, err := t.Put(key8(i), value20); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	if err := s.Commit(); err != nil {
+		tb.Fatal(err)
+	}
+	return s, t
+}
+
+func BenchmarkPutAscending(b *testing.B) {
+	s := memstore.New()
+	t := btree.Open(s, btree.NoItems{}, 0)
+	for i := uint64(0); b.Loop(); i++ {
+		if _, err := t.Put(key8(i), value20); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkPutRandomInAMillion(b *testing.B) {
+	_, t := filled(b, million)
+	rng := rand.New(rand.NewPCG(1, 1))
+	for b.Loop() {
+		if _, err := t.Put(key8(rng.Uint64N(million)), value20); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkGetInAMillion(b *testing.B) {
+	s, t := filled(b, million)
+	v, rng := s.View(), rand.New(rand.NewPCG(1, 1))
+	key := make([]byte, 8)
+	b.ReportAllocs()
+	for b.Loop() {
+		binary.BigEndian.PutUint64(key, rng.Uint64N(million))
+		if _, ok, err := btree.Get(v, t.Root(), key); !ok || err != nil {
+			b.Fatal(ok, err)
+		}
+	}
+}
+
+func BenchmarkScanOfAMillion(b *testing.B) {
+	s, t := filled(b, million)
+	v := s.View()
+	for b.Loop() {
+		n := 0
+		err := btree.Scan(v, t.Root(), nil, nil, func(_, _ []byte) error { n++; return nil })
+		if n != million || err != nil {
+			b.Fatal(n, err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/million, "ns/item")
+}
