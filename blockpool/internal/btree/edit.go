@@ -36,28 +36,25 @@ func (n *Node) setCount() {
 	binary.LittleEndian.PutUint16(n.buf[atCount:], uint16(len(n.offs)))
 }
 
-// insert makes room for an item at i, whose key and payload are given. For item
-// 0 of an inner node the key must be empty.
+// insert adds an item before item i. In an inner node the first item that comes is
+// item 0, and its key is empty; later ones go after it.
 func (n *Node) insert(i int, key, payload []byte) bool {
-	p := 0
-	if i >= n.firstKey() {
-		p = commonPrefix(n.prefix(), key)
-	}
-	if p < n.prefixLen() && i >= n.firstKey() {
-		if !n.reprefix(p, 1+len(key)-p+len(payload)) {
-			return false
-		}
-	}
 	rest := key
 	if i >= n.firstKey() {
+		p := commonPrefix(n.prefix(), key)
+		if p < n.prefixLen() && !n.reprefix(p, 1+len(key)-p+len(payload)) {
+			return false
+		}
 		rest = key[p:]
 	}
 	size := 1 + len(rest) + len(payload)
-	if len(n.buf)+size > MaxNodeSize && !n.compact(key, size, i) {
-		return false
-	}
-	if i >= n.firstKey() {
-		rest = key[n.prefixLen():] // which compact may have made longer
+	if len(n.buf)+size > MaxNodeSize {
+		if !n.compact(key, size, i) {
+			return false
+		}
+		if i >= n.firstKey() {
+			rest = key[n.prefixLen():]
+		}
 		size = 1 + len(rest) + len(payload)
 	}
 	at := len(n.buf)

@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	steps = flag.Int("steps", 25_000, "random operations per shape of keys")
+	steps = flag.Int("steps", 10_000, "random operations per shape of keys")
 	seed  = flag.Uint64("seed", 0, "where their random numbers begin")
 )
 
@@ -263,7 +263,7 @@ func (w *world) compare() error {
 }
 
 func (w *world) compareVolume(v *volume) error {
-	c := btree.NewCursor(w.store, v.tree.Root())
+	c := v.tree.Cursor()
 	ok := c.First()
 	for _, i := range w.sorted {
 		want, has := v.items[i]
@@ -396,7 +396,7 @@ func TestCountsAreRightAfterEverySingleStep(t *testing.T) {
 	for i, s := range shapes {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
-			if err := newWorld(uint64(100+i), s).run(800, 1, 50); err != nil {
+			if err := newWorld(uint64(100+i), s).run(400, 1, 50); err != nil {
 				t.Fatal(err)
 			}
 		})

@@ -40,6 +40,9 @@ func (t *Tree) Get(key []byte) (value []byte, ok bool, err error) {
 	return Get(t.store, t.root, key)
 }
 
+// Cursor returns a cursor over the tree as the writer sees it.
+func (t *Tree) Cursor() *Cursor { return NewCursor(t.store, t.root) }
+
 // Put gives key a value, and returns a copy of the one that it had, nil if there
 // was none.
 //
@@ -105,7 +108,7 @@ func (t *Tree) Delete(key []byte) (old []byte, ok bool, err error) {
 // range with an error of its own.
 func (t *Tree) DeleteRange(from, to []byte, f func(key, value []byte) error) error {
 	for {
-		c := NewCursor(t.store, t.root)
+		c := t.Cursor()
 		if !c.Seek(from) || to != nil && bytes.Compare(c.Key(), to) >= 0 {
 			return c.Err()
 		}
