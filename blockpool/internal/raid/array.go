@@ -38,7 +38,7 @@ var errNotOnline = errors.New("device is not online")
 // many goroutines and may call the array.
 type Hooks struct {
 	// Fault is called for every operation ("read", "write", "sync", "verify",
-	// "mend") that failed on a device, whether the array got over it or not.
+	// "mend", "discard") that failed on a device, whether the array got over it or not.
 	// [Array.State] tells what became of the device. "verify" stands for bytes
 	// that were read and were not the right ones.
 	Fault func(id DeviceID, op string, err error)

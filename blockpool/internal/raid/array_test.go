@@ -36,7 +36,7 @@ func TestRecordsOfAllSizesComeBack(t *testing.T) {
 func TestEveryTolerableDamageHeals(t *testing.T) {
 	layouts(func(profile format.Profile, width int) {
 		r, seed := newRig(t, profile, width), uint64(0)
-		for _, n := range []int{4096, 10000, 65536, 128 << 10} {
+		for _, n := range []int{4096, 10000, 65536} {
 			at := format.Addr(chunkBase + 5)
 			data := randomBytes(uint64(n), n)
 			r.write(t, at, data)
@@ -99,7 +99,7 @@ func TestEveryTolerableLossIsRead(t *testing.T) {
 // TestOneMoreThanTolerableIsDamage wants an error, and never wrong bytes.
 func TestOneMoreThanTolerableIsDamage(t *testing.T) {
 	layouts(func(profile format.Profile, width int) {
-		const n, at = 128 << 10, chunkBase + 1
+		const n, at = 40000, chunkBase + 1 // on all columns of all layouts
 		data := randomBytes(1, n)
 		subsets(width, newRig(t, profile, width).tolerance()+1, func(columns []int) {
 			r := newRig(t, profile, width)
@@ -122,6 +122,24 @@ func TestOneMoreThanTolerableIsDamage(t *testing.T) {
 			}
 		})
 	})
+}
+
+// TestWhatNoRecordFillsHarmsNone damages the rest of the last sector, which is
+// no record's but goes into the parity.
+func TestWhatNoRecordFillsHarmsNone(t *testing.T) {
+	for width := 3; width <= 6; width++ {
+		for column := range width {
+			r := newRig(t, format.RaidZ1, width)
+			data := randomBytes(1, 16384-1000)
+			r.write(t, chunkBase, data)
+			s := r.chunk.stripe(chunkBase, len(data))
+			last := &s.all[s.count-1]
+			end := last.off(r.chunk.Columns[last.column].Start) + last.bytes()
+			r.devs[last.column].Scribble(1, end-1000, 1000)
+			r.Remove(r.id(column))
+			r.mustRead(t, chunkBase, data)
+		}
+	}
 }
 
 // TestFlippedBitsAreFound is the pool's table: mirror and raidz heal all,

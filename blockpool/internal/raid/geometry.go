@@ -81,3 +81,14 @@ func (c *Chunk) stripe(at format.Addr, n int) *stripe {
 	}
 	return s
 }
+
+// rows returns which sectors of a column hold raw sectors [first, first+n) of
+// the chunk.
+func (c *Chunk) rows(column int, first, n int64) (row, count int64) {
+	if c.Profile.Parity() == 0 {
+		return first, n
+	}
+	width := int64(len(c.Columns))
+	from := func(raw int64) int64 { return (raw - int64(column) + width - 1) / width }
+	return from(first), from(first+n) - from(first)
+}
