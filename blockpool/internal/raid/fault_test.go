@@ -246,7 +246,10 @@ func TestADevicePulledDuringParallelIO(t *testing.T) {
 		for column := range r.tolerance() {
 			d := r.devs[column]
 			d.Pull(0)
-			for r.State(r.id(column)) == Online && !t.Failed() {
+			for deadline := time.Now().Add(30 * time.Second); r.State(r.id(column)) == Online && !t.Failed(); {
+				if time.Now().After(deadline) {
+					t.Error("writes go on and nobody notices that a device is gone")
+				}
 				time.Sleep(time.Millisecond)
 			}
 			d.Return()
