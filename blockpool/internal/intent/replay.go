@@ -150,8 +150,8 @@ func (r *replayer) highest(committed uint64) (uint64, error) {
 		}
 	}
 	const step = 1 << 20
-	buf := make([]byte, step+headerSize)
 	total := r.segment * segments
+	buf := make([]byte, min(step+headerSize, total))
 	for off := int64(0); off < total; off += step {
 		b := buf[:min(int64(len(buf)), total-off)]
 		if err := readFull(r.area.ReadAt, b, off); err != nil {
