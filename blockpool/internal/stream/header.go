@@ -1,0 +1,169 @@
+package stream
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"math/bits"
+	"slices"
+	"unicode/utf8"
+
+	"github.com/laminafs/lamina/blockpool/internal/format"
+)
+
+// Version is the only one that there is.
+const Version = 1
+
+// magic begins every stream. Its first byte is no ASCII, and its line ends show
+// when a transfer as text has changed them.
+const magic = "\x8bLAM\r\n\x1a\n"
+
+const (
+	prefixSize  = 16      // magic, version, length, zero
+	fieldsSize  = 52      // those of fixed size
+	maxName     = 1024    // bytes
+	maxFields   = 8 << 10 // bytes of a header
+	maxFeatures = 16
+	featureZstd = "zstd" // there may be packs
+)
+
+// A Header says what a stream is about. Ids of pools, volumes and snapshots are
+// those that they got when they were made, and never 0.
+type Header struct {
+	Pool       uint64
+	Volume     uint64
+	Name       string // of the volume, for people
+	From       uint64 // snapshot that the receiver must have; 0 for a full stream
+	To         uint64 // snapshot that it has afterwards
+	Size       uint64 // of the volume in To, in bytes
+	RecordSize uint32 // bytes, a power of two
+	Resume     uint64 // first record that the receiver does not have yet from an earlier stream
+	Features   []string
+}
+
+// Records returns how many records the volume has.
+func (h Header) Records() uint64 {
+	n := h.Size / uint64(h.RecordSize)
+	if h.Size%uint64(h.RecordSize) != 0 {
+		n++
+	}
+	return n
+}
+
+func (h Header) check() error {
+	switch {
+	case h.Pool == 0 || h.Volume == 0 || h.To == 0:
+		return errors.New("a pool, volume or snapshot without an id")
+	case h.From == h.To:
+		return errors.New("from and to are the same snapshot")
+	case h.Size > math.MaxInt64:
+		return fmt.Errorf("a volume of %d bytes", h.Size)
+	case h.RecordSize < format.SectorSize || h.RecordSize > format.MaxRecordSize || bits.OnesCount32(h.RecordSize) != 1:
+		return fmt.Errorf("records of %d bytes", h.RecordSize)
+	case h.Resume > h.Records():
+		return fmt.Errorf("continues at record %d of %d", h.Resume, h.Records())
+	case len(h.Name) > maxName || !utf8.ValidString(h.Name):
+		return fmt.Errorf("%.40q is no name of a volume", h.Name)
+	case len(h.Features) > maxFeatures:
+		return fmt.Errorf("%d features", len(h.Features))
+	}
+	for _, f := range h.Features {
+		if f == "" || len(f) > 255 || !utf8.ValidString(f) {
+			return fmt.Errorf("%.40q is no name of a feature", f)
+		}
+	}
+	return nil
+}
+
+// pack returns the header without its check.
+func (h Header) pack() []byte {
+	b := append([]byte(magic), make([]byte, prefixSize-len(magic))...)
+	le := binary.LittleEndian
+	for _, v := range []uint64{h.Pool, h.Volume, h.From, h.To, h.Size, h.Resume} {
+		b = le.AppendUint64(b, v)
+	}
+	b = le.AppendUint32(b, h.RecordSize)
+	b = le.AppendUint16(b, uint16(len(h.Name)))
+	b = append(b, h.Name...)
+	b = append(b, byte(len(h.Features)))
+	for _, f := range h.Features {
+		b = append(append(b, byte(len(f))), f...)
+	}
+	le.PutUint16(b[8:], Version)
+	le.PutUint16(b[10:], uint16(len(b)-prefixSize))
+	return b
+}
+
+// parsePrefix returns how many bytes of fields follow.
+func parsePrefix(b []byte) (int, error) {
+	le := binary.LittleEndian
+	if string(b[:8]) != magic {
+		return 0, errors.New("this is no stream of a volume, or it was transferred as text")
+	}
+	if v := le.Uint16(b[8:]); v != Version {
+		return 0, fmt.Errorf("version %d is not known: %w", v, ErrUnsupported)
+	}
+	n := int(le.Uint16(b[10:]))
+	if n < fieldsSize || n > maxFields || le.Uint32(b[12:]) != 0 {
+		return 0, fmt.Errorf("a header of %d bytes", n)
+	}
+	return n, nil
+}
+
+// unpackFields takes what is behind the prefix.
+func unpackFields(b []byte) (Header, error) {
+	le := binary.LittleEndian
+	h := Header{
+		Pool: le.Uint64(b), Volume: le.Uint64(b[8:]), From: le.Uint64(b[16:]), To: le.Uint64(b[24:]),
+		Size: le.Uint64(b[32:]), Resume: le.Uint64(b[40:]), RecordSize: le.Uint32(b[48:]),
+	}
+	short := errors.New("the header is cut off")
+	take := func(n int) (s string) {
+		if n > len(b) {
+			n, b = 0, nil
+			return ""
+		}
+		s, b = string(b[:n]), b[n:]
+		return s
+	}
+	b = b[fieldsSize:]
+	n := take(2)
+	if n == "" {
+		return h, short
+	}
+	size := int(n[0]) | int(n[1])<<8
+	if h.Name = take(size); len(h.Name) != size {
+		return h, short
+	}
+	count := take(1)
+	if count == "" {
+		return h, short
+	}
+	for range count[0] {
+		n := take(1)
+		if n == "" {
+			return h, short
+		}
+		f := take(int(n[0]))
+		if len(f) != int(n[0]) {
+			return h, short
+		}
+		h.Features = append(h.Features, f)
+	}
+	if len(b) > 0 {
+		return h, fmt.Errorf("the header has %d bytes too many", len(b))
+	}
+	return h, h.check()
+}
+
+// unknown returns the features that are in none of the lists.
+func (h Header) unknown(known ...string) []string {
+	var out []string
+	for _, f := range h.Features {
+		if !slices.Contains(known, f) {
+			out = append(out, f)
+		}
+	}
+	return out
+}
