@@ -543,3 +543,20 @@ func BenchmarkReader(b *testing.B) {
 		}
 	}
 }
+
+// TestOnlyWhatIsOneRunIsJoined has neighbours that differ in one thing each.
+// Joining them would give blocks another time, which decides what is shared.
+func TestOnlyWhatIsOneRunIsJoined(t *testing.T) {
+	maps := []Mapping{
+		{Origin: 0, Data: 10, Length: 1, Time: 1},
+		{Origin: 1, Data: 11, Length: 1, Time: 2}, // another time
+		{Origin: 2, Data: 13, Length: 1, Time: 2}, // a gap in the data
+		{Origin: 4, Data: 14, Length: 1, Time: 2}, // a gap in the device
+		{Origin: 5, Data: 15, Length: 2, Time: 2}, // continues
+	}
+	p := pool{Superblock{Version: 2, DataBlockSize: 128, NrDataBlocks: 100}, []device{{Device{MappedBlocks: 6}, maps}}}
+	want := append(slices.Clone(maps[:3]), Mapping{Origin: 4, Data: 14, Length: 3, Time: 2})
+	if got := mustRead(t, write(t, p)).devices[0].maps; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
