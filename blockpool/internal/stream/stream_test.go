@@ -296,9 +296,10 @@ func TestNothingIsReadBeyondTheEnd(t *testing.T) {
 func TestCheckpointArrivesBeforeMoreIsSent(t *testing.T) {
 	for level := range 2 {
 		in, out := io.Pipe()
-		arrived := make(chan error)
+		arrived := make(chan error, 1)
 		go func() {
 			_, frames, err := receive(in)
+			in.Close() // or the sender would wait for a reader that has given up
 			if len(frames) != 2 || frames[1].Kind != Checkpoint || frames[1].Cursor != 5 || frames[1].Digest == 0 {
 				err = fmt.Errorf("got %+v, %v", frames, err)
 			} else if errors.Is(err, io.ErrUnexpectedEOF) {
