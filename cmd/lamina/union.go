@@ -25,7 +25,7 @@ func serveUnion(name string, o mountopt.Options, target string, foreground bool)
 	var info fusefs.Info
 	logger := fusefs.NewLogger(name)
 	err := fusefs.Serve(fusefs.ServeConfig{
-		Mount: func() (fusefs.Union, error) {
+		Mount: func() (fusefs.Mounted, error) {
 			return fusefs.Mount(fusefs.Config{Options: o, Target: target, Log: logger})
 		},
 		Log:     logger,

@@ -1,55 +1,37 @@
 package fusefs
 
 import (
-	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/moby/sys/mountinfo"
-	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/fs/fusefs/control"
+	"github.com/laminafs/lamina/fs/fusefs/daemon"
 )
 
-// controlTimeout bounds one exchange. Taking a lower out waits for running
-// requests, so it is not short.
-const controlTimeout = 30 * time.Second
-
-// errDeadServer tells that nobody listens on a socket, which is then removed.
-var errDeadServer = errors.New("the server is gone")
-
-// A Client talks to the server of one mounted union. Its methods may not be
-// called side by side.
+// A Client talks to the server of one mount. Its methods may not be called side
+// by side.
 type Client struct {
 	Info Info // as of the time of connecting
 
-	conn  net.Conn
-	lines *bufio.Reader
+	socket *control.Client
 }
 
 // dialSocket connects and asks who is there.
 func dialSocket(path string) (*Client, error) {
-	short, done, err := shortPath(path)
+	socket, err := control.Dial(path)
+	if errors.Is(err, control.ErrDeadServer) {
+		daemon.RemoveCrash(strings.TrimSuffix(path, socketSuffix))
+	}
 	if err != nil {
 		return nil, err
 	}
-	defer done()
-	conn, err := net.DialTimeout("unix", short, controlTimeout)
-	switch {
-	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, os.ErrNotExist):
-		// A server renames its socket here only once it listens, so this one
-		// can never come to life.
-		os.Remove(path)
-		removeEmpty(strings.TrimSuffix(path, socketSuffix) + crashSuffix)
-		return nil, errDeadServer
-	case err != nil:
-		return nil, fmt.Errorf("connect to %s: %w", path, errors.Unwrap(err))
-	}
-	c := &Client{conn: conn, lines: bufio.NewReader(conn)}
+	c := &Client{socket: socket}
 	if err := c.call(controlRequest{Op: opInfo}, &c.Info); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("ask the server behind %s: %w", path, err)
@@ -58,7 +40,7 @@ func dialSocket(path string) (*Client, error) {
 }
 
 // Close ends the connection.
-func (c *Client) Close() error { return c.conn.Close() }
+func (c *Client) Close() error { return c.socket.Close() }
 
 // Counters returns what the server counted so far.
 func (c *Client) Counters() (Counters, error) {
@@ -78,7 +60,7 @@ func (c *Client) Options() (map[string]string, error) {
 	return options, c.call(controlRequest{Op: opOptions}, &options)
 }
 
-// AddLower puts a directory among the lowers, see [Control].
+// AddLower puts a directory among the lowers, see [Layered].
 func (c *Client) AddLower(index int, path string) error {
 	path, err := fromHere(path)
 	if err != nil {
@@ -87,7 +69,7 @@ func (c *Client) AddLower(index int, path string) error {
 	return c.call(controlRequest{Op: opAddLower, Index: index, Path: path}, nil)
 }
 
-// DelLower takes a lower out, see [Control]. The path is as [Client.Layers]
+// DelLower takes a lower out, see [Layered]. The path is as [Client.Layers]
 // gives it, or leads to the same directory.
 func (c *Client) DelLower(path string) error {
 	path, err := fromHere(path)
@@ -122,24 +104,9 @@ func (c *Client) Unmount(lazy bool) error {
 }
 
 // call sends a request and decodes the result. What the server refuses is a
-// [ControlError].
+// [control.Error].
 func (c *Client) call(req controlRequest, result any) error {
-	c.conn.SetDeadline(time.Now().Add(controlTimeout))
-	if err := json.NewEncoder(c.conn).Encode(req); err != nil {
-		return fmt.Errorf("send %s: %w", req.Op, err)
-	}
-	line, err := c.lines.ReadBytes('\n')
-	if err != nil {
-		return fmt.Errorf("%s: the server did not answer: %w", req.Op, err)
-	}
-	reply := controlReply{Result: result}
-	if err := json.Unmarshal(line, &reply); err != nil {
-		return fmt.Errorf("%s: the answer is not understood: %w", req.Op, err)
-	}
-	if reply.Error != nil {
-		return reply.Error
-	}
-	return nil
+	return c.socket.Call(req.Op, req, result)
 }
 
 // pick chooses the server of the topmost mount on path. A server whose mount
@@ -163,28 +130,15 @@ func pick(live []*Client, path string, mounts []*mountinfo.Info) *Client {
 	return nil
 }
 
-// shortPath returns a name of a socket that fits into a sockaddr_un, which
-// ends at 108 bytes: long directories are named by a descriptor.
-func shortPath(path string) (short string, done func(), err error) {
-	if len(path) < len(unix.RawSockaddrUnix{}.Path) {
-		return path, func() {}, nil
-	}
-	dir, err := os.OpenFile(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return "", nil, err
-	}
-	return fdPath(int(dir.Fd())) + "/" + filepath.Base(path), func() { dir.Close() }, nil
-}
-
 // WaitEnd returns when the server closes its control socket, which it does
-// after it let go of all layers, or fails after timeout.
+// after it let go of all that it served from, or fails after timeout.
 func (c *Client) WaitEnd(timeout time.Duration) error {
-	c.conn.SetReadDeadline(time.Now().Add(timeout))
-	switch _, err := c.lines.ReadByte(); {
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	err := c.socket.WaitEnd(timeout)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fmt.Errorf("the server of %s (pid %d) is still running %v after it was unmounted; what it does shows: kill -USR1 %d", c.Info.Target, c.Info.PID, timeout, c.Info.PID)
-	case err == nil:
-		return fmt.Errorf("the server of %s spoke without being asked", c.Info.Target)
+	}
+	if err != nil {
+		return fmt.Errorf("wait for the server of %s: %w", c.Info.Target, err)
 	}
 	return nil
 }

@@ -1,19 +1,27 @@
 package fusefs
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 )
 
-// Control is what a mounted union lets its owner see and change while it is in
-// use. All methods may be called at any time, also side by side.
-type Control interface {
+// A Controller is a mounted filesystem as its control socket needs it. All
+// methods may be called at any time, also side by side.
+type Controller interface {
 	Counters() Counters
+	// Options returns the options in force, defaults included.
+	Options() map[string]string
+	// Unmount takes the mount away. A busy one gives EBUSY, unless lazy, which
+	// takes it out of sight at once and lets those who use it finish.
+	Unmount(lazy bool) error
+}
+
+// A Layered is a [Controller] that consists of layers which its owner may see
+// and change while it is in use.
+type Layered interface {
 	// Layers returns the layers from the top.
 	Layers() []LayerInfo
 	// AddLower puts the directory at path, which is absolute, among the lowers
@@ -23,8 +31,6 @@ type Control interface {
 	// with EBUSY when nothing would be left and with ENOENT when no lower has
 	// that path.
 	DelLower(path string) error
-	// Options returns the options in force, defaults included.
-	Options() map[string]string
 }
 
 // Counters tell what a server did since it was mounted and what it holds now.
@@ -101,9 +107,8 @@ type Info struct {
 	Started time.Time `json:"started"`
 }
 
-// The control protocol is one JSON object per line in each direction, over a
-// Unix stream socket; requests of one connection are answered in turn. An
-// operation that needs no argument is {"op":"layers"}.
+// What the control socket of a mount is asked for, as package control carries
+// it. An operation that needs no argument is {"op":"layers"}.
 const (
 	opInfo     = "info"
 	opCounters = "counters"
@@ -115,40 +120,10 @@ const (
 	opUnmount  = "unmount"   // lazy
 )
 
-// maxControlLine bounds a request in bytes: an operation and one path.
-const maxControlLine = 64 << 10
-
 type controlRequest struct {
 	Op       string `json:"op"`
 	Index    int    `json:"index,omitempty"`
 	Path     string `json:"path,omitempty"`
 	ReadOnly bool   `json:"read_only,omitempty"`
 	Lazy     bool   `json:"lazy,omitempty"`
-}
-
-type controlReply struct {
-	Result any           `json:"result,omitempty"`
-	Error  *ControlError `json:"error,omitempty"`
-}
-
-// A ControlError is what a server answered instead of a result.
-type ControlError struct {
-	Message string        `json:"message"`
-	Errno   syscall.Errno `json:"errno,omitempty"` // 0 when no system call failed
-}
-
-func (e *ControlError) Error() string { return e.Message }
-
-// Unwrap returns the errno, so that errors.Is finds it on this side too.
-func (e *ControlError) Unwrap() error {
-	if e.Errno == 0 {
-		return nil
-	}
-	return e.Errno
-}
-
-func newControlError(err error) *ControlError {
-	e := &ControlError{Message: err.Error()}
-	errors.As(err, &e.Errno)
-	return e
 }

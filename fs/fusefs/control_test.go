@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/fs/fusefs/control"
 )
 
 // fakeUnion is a union without a filesystem.
@@ -160,13 +162,13 @@ func TestBadRequestsGetAnAnswer(t *testing.T) {
 			t.Errorf("%s: got %v, want an error that says %q", line, err, says)
 		}
 	}
-	conn, err := net.Dial("unix", s.path)
+	conn, err := net.Dial("unix", s.socket.Path())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(10 * time.Second))
-	go conn.Write(bytes.Repeat([]byte("x"), maxControlLine+1)) // no newline in sight
+	go conn.Write(bytes.Repeat([]byte("x"), control.MaxLine+1)) // no newline in sight
 	if rest, err := io.ReadAll(conn); err != nil && !errors.Is(err, unix.ECONNRESET) || len(rest) != 0 {
 		t.Errorf("a request without end: answer %q, %v; want the connection closed", rest, err)
 	}
@@ -175,7 +177,7 @@ func TestBadRequestsGetAnAnswer(t *testing.T) {
 // lamina ps must show what lives and nothing that died.
 func TestLiveSweepsSocketsOfKilledServers(t *testing.T) {
 	s := listen(t, &fakeUnion{}, Info{Target: "/alive", Dev: "0:1"})
-	dir := filepath.Dir(s.path)
+	dir := filepath.Dir(s.socket.Path())
 	dead := filepath.Join(dir, "0:2.sock")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: dead, Net: "unix"})
 	if err != nil {
@@ -199,7 +201,7 @@ func TestLiveSweepsSocketsOfKilledServers(t *testing.T) {
 	if len(clients) != 1 || clients[0].Info.Target != "/alive" {
 		t.Errorf("%d live mounts, want the one that lives", len(clients))
 	}
-	for path, kept := range map[string]bool{dead: false, crash: false, full: true, s.path: true} {
+	for path, kept := range map[string]bool{dead: false, crash: false, full: true, s.socket.Path(): true} {
 		if _, err := os.Lstat(path); (err == nil) != kept {
 			t.Errorf("%s: %v, kept must be %v", path, err, kept)
 		}
@@ -250,7 +252,7 @@ func TestOtherUsersAreRefused(t *testing.T) {
 	defer os.RemoveAll(base)
 	t.Setenv("LAMINA_RUNTIME_DIR", filepath.Join(base, "run"))
 	s := listen(t, &fakeUnion{}, Info{Target: "/x", Dev: "0:1"})
-	for path, mode := range map[string]os.FileMode{base: 0o755, filepath.Dir(s.path): 0o755, s.path: 0o666} {
+	for path, mode := range map[string]os.FileMode{base: 0o755, filepath.Dir(s.socket.Path()): 0o755, s.socket.Path(): 0o666} {
 		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
@@ -264,7 +266,7 @@ func TestOtherUsersAreRefused(t *testing.T) {
 				answer <- errno.Error()
 				return
 			}
-			answer <- askInfo(s.path)
+			answer <- askInfo(s.socket.Path())
 		}()
 		return <-answer
 	}
@@ -306,7 +308,7 @@ func TestRuntimeDirOfSomebodyElseIsNotUsed(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Setenv("LAMINA_RUNTIME_DIR", dir)
-		if got, err := runtimeDir(); err == nil {
+		if got, err := control.RuntimeDir(); err == nil {
 			t.Errorf("%s: used %s", name, got)
 		}
 	}

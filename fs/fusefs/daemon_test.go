@@ -27,7 +27,7 @@ type emptyFS struct{ fuse.RawFileSystem }
 
 func (emptyFS) StatFs(<-chan struct{}, *fuse.InHeader, *fuse.StatfsOut) fuse.Status { return fuse.OK }
 
-func mountEmpty(target string) (Union, error) {
+func mountEmpty(target string) (Mounted, error) {
 	d, err := openDevice(target, MountFlags{FSName: "empty", Subtype: "lamina"})
 	if err != nil {
 		return nil, err
@@ -71,7 +71,7 @@ func actAsCommand(target string) error {
 		return err
 	}
 	return Serve(ServeConfig{
-		Mount: func() (Union, error) {
+		Mount: func() (Mounted, error) {
 			if os.Getenv("LAMINA_TEST_DIE") != "" {
 				unix.Kill(os.Getpid(), unix.SIGKILL)
 			}
@@ -176,7 +176,7 @@ func TestErrorsOfTheServerReachTheCaller(t *testing.T) {
 		says   string
 	}{
 		"mount point missing": {filepath.Join(t.TempDir(), "none"), nil, "mkdir -p"},
-		"killed at once":      {t.TempDir(), []string{"LAMINA_TEST_DIE=1"}, "before its mount was usable: signal: killed"},
+		"killed at once":      {t.TempDir(), []string{"LAMINA_TEST_DIE=1"}, "before it was ready: signal: killed"},
 		"bad log file":        {t.TempDir(), []string{"LAMINA_TEST_LOG=/no/such/dir/log"}, "option logfile"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -233,7 +233,7 @@ func TestAutoUnmountRemovesTheMountOfAKilledServerOnly(t *testing.T) {
 func TestInterruptedCommandLeavesNoMount(t *testing.T) {
 	target := t.TempDir()
 	logFile := filepath.Join(t.TempDir(), "log")
-	cmd := command(t, target, readyEnv+"=3", "LAMINA_TEST_LOG="+logFile)
+	cmd := command(t, target, "LAMINA_READY_FD=3", "LAMINA_TEST_LOG="+logFile)
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

@@ -143,7 +143,7 @@ func openTarget(target string) (*os.File, error) {
 	case unix.ENOTCONN:
 		err = fmt.Errorf("mount point %s still has the mount of a server that died (%w); remove it with: fusermount3 -u %s", target, err, shellQuote(target))
 	case unix.ENOTDIR:
-		err = fmt.Errorf("mount point %s: %w; a union is mounted on a directory", target, err)
+		err = fmt.Errorf("mount point %s: %w; a filesystem is mounted on a directory", target, err)
 	default:
 		err = fmt.Errorf("look at mount point %s: %w", target, err)
 	}

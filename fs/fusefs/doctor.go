@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/fs/fusefs/control"
 )
 
 // The statuses of a [Finding].
@@ -269,7 +271,7 @@ func (e *examination) passthrough() {
 		e.add(StatusNote, "passthrough", "came with Linux 6.9", "")
 	case known && config != "y":
 		e.add(StatusNote, "passthrough", "this kernel was built without it", "")
-	case !e.root || inUserNamespace():
+	case !e.root || control.InUserNamespace():
 		e.add(StatusNote, "passthrough", "only root outside of user namespaces may use it; reading and writing goes through the server", "")
 	default:
 		e.add(StatusOK, "passthrough", "offered by the kernel to root", "")

@@ -13,6 +13,9 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/fs/fusefs/control"
+	"github.com/laminafs/lamina/fs/fusefs/daemon"
 )
 
 // layers tries out on the filesystem of the directory what an upper needs.
@@ -119,7 +122,7 @@ func mountCount() int {
 }
 
 func (e *examination) sockets() {
-	dir, err := runtimeDir()
+	dir, err := control.RuntimeDir()
 	if err != nil {
 		e.add(StatusNote, "control sockets", err.Error()+" (lamina ps will show nothing)", "export XDG_RUNTIME_DIR=/run/user/$(id -u)")
 		return
@@ -129,8 +132,8 @@ func (e *examination) sockets() {
 
 // crashes points to what servers left that died of a bug.
 func (e *examination) crashes() {
-	for _, dir := range searchDirs() {
-		left, _ := filepath.Glob(filepath.Join(dir, "*"+crashSuffix)) // fails for a bad pattern only
+	for _, dir := range control.SearchDirs() {
+		left, _ := filepath.Glob(filepath.Join(dir, "*"+daemon.CrashSuffix)) // fails for a bad pattern only
 		for _, path := range left {
 			if st, err := os.Stat(path); err == nil && st.Size() > 0 {
 				e.add(StatusNote, "crashed server", path+" tells why, please report it; remove it when done", "rm "+shellQuote(path))
@@ -189,7 +192,7 @@ func probeOverlay() error {
 		}
 	}
 	data := "lowerdir=/tmp/l,upperdir=/tmp/u,workdir=/tmp/w"
-	if inUserNamespace() {
+	if control.InUserNamespace() {
 		data += ",userxattr"
 	}
 	if err := unix.Mount("lamina", "/tmp/m", "overlay", 0, data); err != nil {

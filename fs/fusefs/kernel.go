@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/fs/fusefs/control"
 	"github.com/laminafs/lamina/fs/mountopt"
 )
 
@@ -56,7 +57,7 @@ func MountKernel(o *mountopt.Options, target string) (Info, error) {
 }
 
 func kernelDefaults(o mountopt.Options) mountopt.Options {
-	if o.Format == mountopt.FormatAuto && inUserNamespace() {
+	if o.Format == mountopt.FormatAuto && control.InUserNamespace() {
 		o.UserXattr = true
 	}
 	if !o.UserXattr && o.Format != mountopt.FormatOverlayUser && o.RedirectDir == mountopt.RedirectDefault && o.Upper != "" {

@@ -42,7 +42,10 @@ type Server struct {
 	unmount sync.Mutex
 }
 
-var _ Union = (*Server)(nil)
+var (
+	_ Mounted = (*Server)(nil)
+	_ Layered = (*Server)(nil)
+)
 
 // Mount opens the layers, mounts their union on cfg.Target and serves it. All
 // layers are open before anything is mounted, so the server never has to go

@@ -1,4 +1,4 @@
-package fusefs
+package daemon
 
 import (
 	"fmt"
@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// prepareProcess makes the process fit to serve others: as many descriptors as
+// Prepare makes the process fit to serve others: as many descriptors as
 // it may have, the modes that callers ask for, and the last to be killed when
 // memory runs out, because all that runs on the mount would hang or die with
 // it.
-func prepareProcess() {
+func Prepare() {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < limit.Max {
 		limit.Cur = limit.Max
@@ -41,15 +41,25 @@ func protectFromOOM() {
 	fmt.Fprint(f, oomScore) // refused to ordinary users, who keep what they have
 }
 
-// moveToBackground lets go of what the process shares with its caller: the
-// working directory, which would keep a filesystem busy, and stdin, stdout and
-// stderr, at whose end callers wait. The log goes on elsewhere.
-func moveToBackground(cfg *ServeConfig, info Info) (*crashFile, error) {
-	crash, err := openCrashFile(cfg.LogFile, info)
-	if err != nil {
-		return nil, err
-	}
-	out, err := backgroundLog(cfg.LogFile, info)
+// A Place says where a server in the background writes what nobody reads from
+// its stderr any more.
+type Place struct {
+	// Log receives the log and, should the server crash, what the runtime says.
+	// nil: syslog, or a file beside the socket where there is none.
+	Log *os.File
+	// Beside is the path without its suffix of the files that the server makes
+	// without Log: Beside+".log" only when there is something to write, and
+	// Beside+".crash". Empty: there is no place for any.
+	Beside string
+}
+
+// Detach lets go of what the process shares with its caller: the working
+// directory, which would keep a filesystem busy, and stdin, stdout and stderr,
+// at whose end callers wait. What logger is told goes on to where the place
+// says. leave removes the file for a crash that did not happen; it is for the
+// end of the server.
+func Detach(logger *log.Logger, to Place) (leave func(), err error) {
+	crash, err := openCrashFile(to)
 	if err != nil {
 		return nil, err
 	}
@@ -66,30 +76,21 @@ func moveToBackground(cfg *ServeConfig, info Info) (*crashFile, error) {
 			return nil, os.NewSyscallError("dup3", err)
 		}
 	}
-	if out != nil {
-		cfg.Log.SetOutput(out)
+	if to.Log != nil {
+		logger.SetOutput(to.Log)
+	} else {
+		log := &lateLog{name: filepath.Base(os.Args[0])}
+		if to.Beside != "" {
+			log.path = to.Beside + ".log"
+		}
+		logger.SetOutput(log)
 	}
-	return crash, nil
+	return crash.discard, nil
 }
 
-// backgroundLog opens what a server in the background reports to.
-func backgroundLog(path string, info Info) (io.Writer, error) {
-	if path != "" {
-		return openLog(path)
-	}
-	log := &lateLog{name: filepath.Base(os.Args[0])}
-	if dir, err := runtimeDir(); err == nil {
-		log.path = filepath.Join(dir, info.Dev+".log")
-	}
-	return log, nil
-}
-
-func openLog(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("option logfile: %w", err)
-	}
-	return f, nil
+// OpenLog opens a log for appending and makes it if need be, readable to all.
+func OpenLog(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
 }
 
 // A lateLog looks for a log when there is something to write: syslog, or a file
@@ -132,29 +133,32 @@ func (l *lateLog) open() error {
 // removed when it stayed empty.
 type crashFile struct{ path string }
 
-const crashSuffix = ".crash"
+// CrashSuffix ends the names of the files that tell why a server died.
+const CrashSuffix = ".crash"
 
-func openCrashFile(logFile string, info Info) (*crashFile, error) {
+func openCrashFile(to Place) (*crashFile, error) {
 	c := &crashFile{}
-	path := logFile
-	if path == "" {
-		dir, err := runtimeDir()
-		if err != nil {
+	f := to.Log
+	if f == nil {
+		if to.Beside == "" {
 			return c, nil
 		}
-		path = filepath.Join(dir, info.Dev+crashSuffix)
-		c.path = path
+		c.path = to.Beside + CrashSuffix
+		var err error
+		if f, err = OpenLog(c.path); err != nil {
+			return nil, err
+		}
+		defer f.Close()
 	}
-	f, err := openLog(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
 	if err := debug.SetCrashOutput(f, debug.CrashOptions{}); err != nil {
-		return nil, fmt.Errorf("write crashes to %s: %w", path, err)
+		return nil, fmt.Errorf("write crashes to %s: %w", f.Name(), err)
 	}
 	return c, nil
 }
+
+// RemoveCrash removes the file that a server with that [Place.Beside] left for
+// its crash, when it stayed empty: the server was killed.
+func RemoveCrash(beside string) { removeEmpty(beside + CrashSuffix) }
 
 // discard removes the file of a server that ended as it should.
 func (c *crashFile) discard() {
@@ -169,7 +173,3 @@ func removeEmpty(path string) {
 		os.Remove(path)
 	}
 }
-
-// NewLogger returns a logger for servers: on stderr with the name of the
-// program, as error messages of commands are.
-func NewLogger(name string) *log.Logger { return log.New(os.Stderr, name+": ", log.Lmsgprefix) }
