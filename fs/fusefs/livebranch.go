@@ -16,7 +16,7 @@ func (s *Server) AddLower(index int, path string) error {
 	if err != nil {
 		return layerError("lower", path, err)
 	}
-	if st, err := d.Stat(); err != nil || st.Dev == s.dev.dev {
+	if st, err := d.Stat(); err != nil || st.Dev == s.mount.dev.dev {
 		d.Close()
 		if err == nil {
 			err = fmt.Errorf("%s lies in the union itself: %w", path, unix.ELOOP)
@@ -50,10 +50,10 @@ func (s *Server) dropCaches(changed []union.Restacked) {
 	if len(changed) == 0 {
 		return
 	}
-	epoch := s.conn.nextEpoch() == nil
+	epoch := s.mount.conn.nextEpoch() == nil
 	for _, c := range changed {
 		// The answers tell only whether the kernel has the object at all.
-		_ = s.conn.dropInode(c.Dir.ID())
+		_ = s.mount.conn.dropInode(c.Dir.ID())
 		s.dropNames(c, !epoch)
 	}
 }
@@ -71,6 +71,6 @@ func (s *Server) dropNames(c union.Restacked, all bool) {
 		})
 	}
 	for _, name := range names {
-		_ = s.conn.dropEntry(c.Dir.ID(), name)
+		_ = s.mount.conn.dropEntry(c.Dir.ID(), name)
 	}
 }

@@ -5,10 +5,8 @@ import (
 	"fmt"
 	"log"
 	"os"
-	"runtime"
 	"runtime/debug"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -34,12 +32,7 @@ type Server struct {
 	opt   mountopt.Options
 	union *union.FS
 	raw   *rawFS
-	dev   *device
-	info  Info
-	conn  *conn
-
-	done    chan struct{}
-	unmount sync.Mutex
+	mount *RawMount
 }
 
 var (
@@ -54,36 +47,31 @@ func Mount(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = log.Default()
 	}
-	s := &Server{opt: cfg.Options, done: make(chan struct{})}
+	s := &Server{opt: cfg.Options}
 	var err error
 	if s.union, err = openUnion(&cfg.Options); err != nil {
 		return nil, err
 	}
 	s.raw = newRawFS(s.union, &cfg.Options)
-	if s.dev, err = openDevice(cfg.Target, MountFlagsOf(&cfg.Options)); err != nil {
+	s.mount, err = MountRaw(RawConfig{
+		FS: s.raw, Target: cfg.Target, Flags: MountFlagsOf(&cfg.Options), Kernel: s.kernelOptions(cfg.Log),
+	})
+	if err != nil {
 		return nil, errors.Join(err, s.union.Close())
 	}
-	s.info = s.dev.info()
-	s.conn, err = newConn(s.dev.fd, s.raw, s.kernelOptions(cfg.Log))
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("mount %s: talk to the kernel: %w", cfg.Target, err), s.dev.unmount(true), s.union.Close())
-	}
+	conn := s.mount.conn
 	s.union.OnRelisted(func(dir *union.Node) {
 		// The answer tells only whether the kernel has the directory at all.
-		_ = s.conn.dropInode(dir.ID())
+		_ = conn.dropInode(dir.ID())
 	})
 	// These answers tell only whether the kernel has the file at all.
-	s.raw.dropAttrs = func(node uint64) { _ = s.conn.dropAttrs(node) }
+	s.raw.dropAttrs = func(node uint64) { _ = conn.dropAttrs(node) }
 	if s.writeback() {
-		s.raw.writeOut = func(node uint64) { _ = s.conn.dropInode(node) }
+		s.raw.writeOut = func(node uint64) { _ = conn.dropInode(node) }
 	}
 	s.choosePassthrough(cfg.Log)
 	limitMemory()
-	spareProcessors()
-	go func() {
-		defer close(s.done)
-		s.conn.serve()
-	}()
+	s.mount.Start()
 	return s, nil
 }
 
@@ -98,11 +86,11 @@ func (s *Server) choosePassthrough(logger *log.Logger) {
 	if s.union.Bounded() {
 		return
 	}
-	if err := canPassThrough(s.conn, s.union.AnyDescriptor()); err != nil {
+	if err := canPassThrough(s.mount.conn, s.union.AnyDescriptor()); err != nil {
 		logger.Printf("passthrough=on: the kernel takes no backing files from this process (%v): data goes through the server; it needs root outside of user namespaces and Linux 6.9", err)
 		return
 	}
-	s.raw.opens.server = s.conn
+	s.raw.opens.server = s.mount.conn
 }
 
 // limitMemory makes the garbage collector keep less room than it would: a
@@ -113,11 +101,6 @@ func limitMemory() {
 		debug.SetGCPercent(40)
 	}
 }
-
-// spareProcessors makes up for goroutines that wait in read(2) and hold a
-// processor each: without spare ones the runtime takes theirs away at every
-// request.
-var spareProcessors = sync.OnceFunc(func() { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2) })
 
 // kernelOptions are the features that the server asks the kernel for.
 func (s *Server) kernelOptions(logger *log.Logger) *fuse.MountOptions {
@@ -319,23 +302,14 @@ func maxHandles() int {
 }
 
 // Info says what is mounted where.
-func (s *Server) Info() Info { return s.info }
+func (s *Server) Info() Info { return s.mount.Info() }
 
 // Wait returns when the union was unmounted and all requests are answered.
 func (s *Server) Wait() error {
-	<-s.done
+	s.mount.Wait()
 	return s.union.Close()
 }
 
 // Unmount takes the mount away. A busy one gives EBUSY, unless lazy, which
 // takes it out of sight at once and lets those who use it finish.
-func (s *Server) Unmount(lazy bool) error {
-	s.unmount.Lock()
-	defer s.unmount.Unlock()
-	select {
-	case <-s.done:
-		return nil
-	default:
-	}
-	return s.dev.unmount(lazy)
-}
+func (s *Server) Unmount(lazy bool) error { return s.mount.Unmount(lazy) }
