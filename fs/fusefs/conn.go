@@ -19,6 +19,9 @@ type conn struct {
 	fd       int
 	protocol *fuse.ProtocolServer
 	maxWrite int // of a WRITE request, in bytes
+	// dataWaits tells that short READs and WRITEs too may take longer than to wake
+	// a thread, see crew.
+	dataWaits bool
 
 	mu sync.RWMutex // fd is not closed while someone notifies
 }

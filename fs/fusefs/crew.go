@@ -129,8 +129,14 @@ func (c *crew) stepDown() {
 	c.promoteLocked()
 }
 
-// maxStandby bounds how many workers wait for being needed; the others end.
-const maxStandby = 4
+// maxStandby bounds how many workers wait for being needed; the others end. Each
+// has buffers for a request of maximal size, which cost memory to keep and time to
+// make. maxStandbyData is the same where data waits (conn.dataWaits), so that every
+// request in flight has a worker.
+const (
+	maxStandby     = 4
+	maxStandbyData = 16
+)
 
 // resume tells a worker that has handled a request apart from the leaders what
 // to do next: lead, which may take until it is needed, or end.
@@ -145,7 +151,11 @@ func (c *crew) resume(w *worker) (lead bool) {
 		c.mu.Unlock()
 		return true
 	}
-	if len(c.standby) >= maxStandby {
+	limit := maxStandby
+	if c.conn.dataWaits {
+		limit = maxStandbyData
+	}
+	if len(c.standby) >= limit {
 		c.leaveLocked(w)
 		c.mu.Unlock()
 		return false
@@ -194,7 +204,7 @@ func (c *crew) work(w *worker) {
 		if number%sampleEvery == 0 {
 			c.sample(w)
 		}
-		long := takesLong(w.in[:n])
+		long := takesLong(w.in[:n], c.conn.dataWaits)
 		if long {
 			w.state.Store(number<<stateBits | stateApart)
 			c.stepDown()
@@ -359,16 +369,16 @@ const (
 const longTransfer = 64 << 10
 
 // takesLong tells whether a request may wait for a disk, or for other requests,
-// or copies much.
-func takesLong(request []byte) bool {
+// or copies much. dataWaits tells that any READ or WRITE may.
+func takesLong(request []byte, dataWaits bool) bool {
 	switch opcodeOf(request) {
 	case opcodeFsync, opcodeFsyncdir, opcodeSyncfs, opcodeCopyFileRange, opcodeFallocate,
 		opcodeLseek: // makes the kernel write out first
 		return true
 	case opcodeRead:
-		return replySize(request) >= longTransfer
+		return dataWaits || replySize(request) >= longTransfer
 	case opcodeWrite:
-		return len(request) >= longTransfer
+		return dataWaits || len(request) >= longTransfer
 	}
 	return false
 }

@@ -176,3 +176,31 @@ func TestMalformedRequests(t *testing.T) {
 	unix.Close(k.fd)
 	done.Wait()
 }
+
+// A request that is wrongly taken for a short one holds up those behind it.
+func TestWhichRequestsAreHandledBesideOthers(t *testing.T) {
+	message := func(op, size uint32, length int) []byte {
+		msg := make([]byte, max(length, inHeaderSize+40))
+		binary.NativeEndian.PutUint32(msg[4:], op)
+		binary.NativeEndian.PutUint32(msg[inHeaderSize+16:], size)
+		return msg
+	}
+	for name, c := range map[string]struct {
+		request                []byte
+		fromCache, dataOnDisks bool
+	}{
+		"short read":  {message(opcodeRead, 4096, 0), false, true},
+		"long read":   {message(opcodeRead, 1<<20, 0), true, true},
+		"short write": {message(opcodeWrite, 4096, 4096+80), false, true},
+		"long write":  {message(opcodeWrite, 1<<20, 1<<20), true, true},
+		"fsync":       {message(opcodeFsync, 0, 0), true, true},
+		"setattr":     {message(opcodeSetattr, 0, 0), false, false},
+	} {
+		if got := takesLong(c.request, false); got != c.fromCache {
+			t.Errorf("%s: %v", name, got)
+		}
+		if got := takesLong(c.request, true); got != c.dataOnDisks {
+			t.Errorf("%s where data waits: %v", name, got)
+		}
+	}
+}

@@ -32,4 +32,12 @@
 //
 // [Examine] (doctor.go) finds out what this machine and user can do, and
 // [MountKernel] has the kernel's overlayfs mount the same options.
+//
+// # Others
+//
+// Nothing of this but rawFS and the layers is about unions. [MountRaw] mounts and
+// serves any raw filesystem by the same devices, conn and crew, and whatever is a
+// [Mounted] has itself served by [Serve] or, beside other work, looked after by
+// [Attend]. The packages below know no FUSE at all: control has sockets between
+// commands and servers, daemon the start of a server in the background.
 package fusefs

@@ -15,6 +15,11 @@ type RawConfig struct {
 	Target string             // an existing directory
 	Flags  MountFlags         // what the kernel is told about the mount
 	Kernel *fuse.MountOptions // the features that are asked of the kernel; MaxWrite must be set
+	// DataWaits has every READ and WRITE handled beside others, as is best where
+	// they go to a disk. Without it short ones that come at once are answered one
+	// after the other, as is best where they go to a page cache: most take less
+	// time than to wake another thread.
+	DataWaits bool
 }
 
 // A RawMount is a mounted filesystem of whatever kind: unions are served by one,
@@ -44,6 +49,7 @@ func MountRaw(cfg RawConfig) (*RawMount, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("mount %s: talk to the kernel: %w", cfg.Target, err), dev.unmount(true))
 	}
+	m.conn.dataWaits = cfg.DataWaits
 	return m, nil
 }
 
