@@ -36,6 +36,8 @@ func (v *volumeFS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 	return fuse.OK
 }
 
+// Release finds its node: the kernel forgets an inode only when RELEASE was
+// answered (fs/fuse/file.c, fuse_release_common).
 func (v *volumeFS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	v.count.add(opRelease)
 	if n := v.nodes.get(in.NodeId); n != nil {

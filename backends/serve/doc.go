@@ -40,5 +40,6 @@
 //   - A volume is opened with its first descriptor and closed with the last one,
 //     or when the mount is gone.
 //
-// Locks: node.mu, then table.mu. Neither is held while a volume reads or writes.
+// Locks: node.mu and table.mu are never held together, and neither while a volume
+// reads or writes. node.mu is held while its volume is opened or closed.
 package serve

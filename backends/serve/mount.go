@@ -75,6 +75,7 @@ func MountVolumes(cfg VolumesConfig) (*VolumeMount, error) {
 			ExtraCapabilities:    fuse.CAP_ASYNC_DIO | fuse.CAP_NO_EXPORT_SUPPORT,
 			DisabledCapabilities: fuse.CAP_PASSTHROUGH,
 		},
+		DataWaits: true,
 	})
 	if err != nil {
 		return nil, err
