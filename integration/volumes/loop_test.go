@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -203,5 +206,63 @@ func TestKilledServerHangsNobody(t *testing.T) {
 	case <-done:
 	case <-timeout():
 		t.Fatal("unmounting what lies on the killed server hangs")
+	}
+}
+
+// A thread of the server that frees memory by writing to a loop device above its
+// own volume waits for itself.
+func TestServerDoesNotFreeMemoryThroughItself(t *testing.T) {
+	if info, ok := debug.ReadBuildInfo(); !ok || slices.Contains(info.Settings, debug.BuildSetting{Key: "CGO_ENABLED", Value: "1"}) {
+		t.Skip("only a program without cgo can say it for all of its threads; run with CGO_ENABLED=0")
+	}
+	s := start(t, 0)
+	if unix.Prctl(unix.PR_GET_IO_FLUSHER, 0, 0, 0, 0) == unix.EPERM {
+		t.Skip("root has no CAP_SYS_RESOURCE here")
+	}
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.pid))
+	if err != nil || len(stats) < 2 {
+		t.Fatalf("threads of the server: %q (%v)", stats, err)
+	}
+	for _, path := range stats {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
+		const (
+			flagsField     = 6          // behind the name; number 9 in proc_pid_stat(5)
+			pfMemallocNoIO = 0x00080000 // include/linux/sched.h
+		)
+		if flags, err := strconv.ParseUint(fields[flagsField], 10, 64); err != nil || flags&pfMemallocNoIO == 0 {
+			t.Errorf("%s: flags %#x (%v)", path, flags, err)
+		}
+	}
+}
+
+// What is large should stay large: every request costs a round trip.
+func TestLargeTransfersAreOneRequest(t *testing.T) {
+	s := start(t, 0)
+	fd, err := unix.Open(s.create("vol", 8<<20), unix.O_RDWR|unix.O_DIRECT, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	buf, err := unix.Mmap(-1, 0, 1<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(buf)
+	for _, do := range []func(int, []byte, int64) (int, error){unix.Pwrite, unix.Pread} {
+		if n, err := do(fd, buf, 1<<20); n != len(buf) || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	c, err := fusefs.Dial(s.target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if n, err := c.Counters(); err != nil || n.Requests["WRITE"] != 1 || n.Requests["READ"] != 1 {
+		t.Errorf("a megabyte each way is %d WRITE and %d READ (%v)", n.Requests["WRITE"], n.Requests["READ"], err)
 	}
 }
