@@ -48,7 +48,9 @@ func unmount(target string, lazy bool) error {
 	}
 	defer server.Close()
 	err = fusefs.Unmount(target, lazy)
-	if errors.Is(err, unix.EINVAL) { // it is mounted in another mount namespace, that of its server
+	// EINVAL: it is mounted in another mount namespace, that of its server. EBUSY:
+	// the server of volumes can tell which loop devices use it.
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY) {
 		err = server.Unmount(lazy)
 	}
 	if err != nil || lazy {
