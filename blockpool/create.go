@@ -208,7 +208,7 @@ func (b *builder) build() error {
 	if err := intent.Format(context.Background(), p.logArea); err != nil {
 		return fmt.Errorf("intent log: %w", err)
 	}
-	p.counts.TakeDirty(func(seg uint64, value []byte) { s.batch.Put(meta.Space, key64(seg), value) })
+	p.counts.TakeDirty(s.saveSegment(meta.Space))
 	s.batch.Put(meta.Config, []byte(keyConfig), b.config.pack(b.guid))
 	s.batch.Put(meta.Config, []byte(keyState), s.state.pack())
 	if err := p.meta.Commit(1, &s.batch); err != nil {

@@ -226,5 +226,5 @@ func (t *nodePass) gather(b *meta.Batch) {
 			b.Put(meta.Nodes, key64(uint64(id)), n.Bytes())
 		}
 	}
-	t.s.p.nodeCounts.TakeDirty(func(seg uint64, value []byte) { b.Put(meta.NodeMap, key64(seg), value) })
+	t.s.p.nodeCounts.TakeDirty(t.s.saveSegment(meta.NodeMap))
 }

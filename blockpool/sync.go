@@ -257,7 +257,7 @@ func (s *pass) gather() error {
 		}
 	}
 	s.nodes.gather(&s.batch)
-	s.p.counts.TakeDirty(func(seg uint64, value []byte) { s.batch.Put(meta.Space, key64(seg), value) })
+	s.p.counts.TakeDirty(s.saveSegment(meta.Space))
 	s.batch.Put(meta.Config, []byte(keyState), s.state.pack())
 	return nil
 }
@@ -339,4 +339,16 @@ func parseKey64(b []byte) (uint64, error) {
 		return 0, damagedf("key of %d bytes", len(b))
 	}
 	return binary.BigEndian.Uint64(b), nil
+}
+
+// saveSegment returns what puts a segment of a space map into the batch, or takes
+// it out when it is nil.
+func (s *pass) saveSegment(b meta.Bucket) func(seg uint64, value []byte) {
+	return func(seg uint64, value []byte) {
+		if value == nil {
+			s.batch.Delete(b, key64(seg))
+		} else {
+			s.batch.Put(b, key64(seg), value)
+		}
+	}
 }
