@@ -59,7 +59,7 @@ type writeOp struct {
 
 // planWrite finds the devices that take part, all in one look at the set.
 func (a *Array) planWrite(c *Chunk, s *stripe, data, parity []byte) *write {
-	w := &write{ops: make([]writeOp, 0, 8)}
+	w := &write{ops: make([]writeOp, 0, s.count)}
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	w.epoch = a.epoch
