@@ -49,6 +49,18 @@ func (c *catalogue) get(id uint64) *volume {
 	return c.byID[id]
 }
 
+// below returns a name below that one, or "".
+func (c *catalogue) below(name string) string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for n := range c.byName {
+		if len(n) > len(name) && n[len(name)] == '/' && n[:len(name)] == name {
+			return n
+		}
+	}
+	return ""
+}
+
 // entry returns the entry of that id, or nil.
 func (c *catalogue) entry(id uint64) *entry {
 	if v := c.get(id); v != nil {
@@ -102,9 +114,20 @@ func (c *catalogue) noteSharerLocked(e *entry) {
 func (c *catalogue) remove(id uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if v := c.byID[id]; v != nil {
-		delete(c.byID, id)
-		delete(c.byName, v.entry.Load().name)
+	v := c.byID[id]
+	if v == nil {
+		return
+	}
+	e := v.entry.Load()
+	delete(c.byID, id)
+	delete(c.byName, e.name)
+	if o := c.byID[e.origin]; o != nil && o.shared.Load() == e.createdTxg {
+		o.shared.Store(0)
+		for _, v := range c.byID {
+			if e := v.entry.Load(); e.origin == o.id {
+				c.noteSharerLocked(e)
+			}
+		}
 	}
 }
 

@@ -90,6 +90,8 @@ func DevicemapperConfig(name string) Config {
 }
 
 const (
+	minMetadataSize = 16 << 20
+
 	minChunkSize = 4 << 20
 	maxChunkSize = 1 << 30
 	kept         = 3 // percent of space that only deletes and repairs may use
@@ -136,8 +138,8 @@ func (c Config) check() error {
 	if c.MetadataProfile != Single && c.MetadataProfile != Mirror {
 		bad("metadata profile %v: metadata is kept as whole replicas, so take single or mirror", c.MetadataProfile)
 	}
-	if c.MetadataSize < 1<<20 {
-		bad("metadata size %d is less than 1M", c.MetadataSize)
+	if c.MetadataSize < minMetadataSize {
+		bad("metadata size %d is less than %d", c.MetadataSize, minMetadataSize)
 	}
 	if c.WhenFull > FullQueue {
 		bad("policy %d for a full pool", c.WhenFull)

@@ -182,7 +182,7 @@ func (b *builder) build() error {
 	p.newCounts()
 	p.array = newArray(p)
 	var err error
-	if p.meta, err = meta.Create(b.o.Metadata, b.guid, meta.Options{MaxSize: b.config.MetadataSize}); err != nil {
+	if p.meta, err = meta.Create(b.o.Metadata, b.guid, meta.Options{}); err != nil {
 		return err
 	}
 	b.meta, b.made = p.meta, append(b.made, b.o.Metadata...)

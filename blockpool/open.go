@@ -58,6 +58,9 @@ func Open(path string, o OpenOptions) (_ *Pool, err error) {
 	if err := p.load(view, &o); err != nil {
 		return nil, err
 	}
+	if err := p.measureMetadata(); err != nil {
+		return nil, err
+	}
 	if o.ReadOnly {
 		p.failure.Store(new(error(ErrReadOnly)))
 		p.open = newTxg(p.meta.Txg() + 1)

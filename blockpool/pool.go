@@ -49,6 +49,9 @@ type Pool struct {
 	counts     *spacemap.Map // references to sectors
 	nodeCounts *spacemap.Map // references to nodes
 
+	metadataRoom   atomic.Int64 // bytes that each replica may still grow by
+	syncingRecords atomic.Int64 // of the txg that is being made durable
+
 	laterMu    sync.Mutex
 	laterTasks []*task // for the next txg, nobody waits for them
 

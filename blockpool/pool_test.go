@@ -244,3 +244,110 @@ func TestDestroyingEverythingFreesEverything(t *testing.T) {
 		t.Error("no counts")
 	}
 }
+
+func TestWritesStopBeforeTheMetadataIsFullAndDeletesDoNot(t *testing.T) {
+	b := newBench(t, Config{MetadataSize: 16 << 20}, 1, 8<<30)
+	b.must(b.CreateVolume(ctx, "v", 4<<30, VolumeOptions{RecordSize: 4 << 10}))
+	v := b.volume("v")
+	defer v.Close()
+	// Records far apart: each change costs a leaf of its own once they are shared.
+	var err error
+	n := 0
+	for i := int64(0); err == nil && i < 1<<20; i++ {
+		if i%5000 == 0 {
+			if err = b.Snapshot(ctx, "v", fmt.Sprintf("v@%d", i)); err != nil {
+				break
+			}
+		}
+		_, err = v.WriteAt([]byte{1}, i*7919%(1<<20)*4096)
+		n++
+	}
+	if !errors.Is(err, ErrNoSpace) {
+		t.Fatalf("after %d records: %v", n, err)
+	}
+	if b.readOnly() != nil {
+		t.Fatalf("the pool has stopped: %v", b.readOnly())
+	}
+	for _, i := range b.Volumes() {
+		if i.Kind == KindSnapshot.String() {
+			b.must(b.Destroy(ctx, i.Name))
+		}
+	}
+	b.must(v.Discard(ctx, 0, v.Size()))
+	for range 100 {
+		b.must(b.Sync(ctx))
+	}
+	if _, err := v.WriteAt([]byte{1}, 0); err != nil {
+		t.Errorf("after everything was deleted: %v", err)
+	}
+}
+
+func TestAFullPoolRefusesWritesAndTakesThemAgain(t *testing.T) {
+	for _, profile := range []struct {
+		Profile
+		devices int
+	}{{Single, 2}, {Mirror, 2}, {RaidZ1, 3}} {
+		t.Run(profile.String(), func(t *testing.T) {
+			b := newBench(t, Config{DataProfile: profile.Profile}, profile.devices, 64<<20)
+			b.must(b.CreateVolume(ctx, "v", 1<<30, VolumeOptions{}))
+			v := b.volume("v")
+			defer v.Close()
+			var err error
+			end := int64(0)
+			for p := fill(1<<20, 1); err == nil; end += int64(len(p)) {
+				_, err = v.WriteAt(p, end)
+			}
+			if !errors.Is(err, ErrNoSpace) || end < 20<<20 {
+				t.Fatalf("after %d bytes: %v", end, err)
+			}
+			b.must(v.Flush(ctx))
+			b.must(v.Discard(ctx, 0, 10<<20))
+			if _, err := v.WriteAt(fill(5<<20, 2), 0); err != nil {
+				t.Errorf("after a discard: %v", err)
+			}
+			b.must(b.Resize(ctx, "v", 4<<10))
+			if _, err := v.WriteAt([]byte{1}, 4<<10); !errors.Is(err, ErrInvalid) {
+				t.Errorf("beyond the end: %v", err)
+			}
+		})
+	}
+}
+
+func TestLimits(t *testing.T) {
+	b := newBench(t, Config{}, 1, 256<<20)
+	write := func(name string, off, n int) error {
+		v := b.volume(name)
+		defer v.Close()
+		_, err := v.WriteAt(fill(n, uint64(off)), int64(off))
+		return err
+	}
+	b.must(b.CreateVolume(ctx, "q", 64<<20, VolumeOptions{Refquota: 4 << 20}))
+	b.must(write("q", 0, 4<<20))
+	if err := write("q", 8<<20, 1<<20); !errors.Is(err, ErrQuota) {
+		t.Errorf("beyond refquota: %v", err)
+	}
+	b.must(write("q", 1<<20, 2<<20))
+	b.must(b.SetLimits(ctx, "q", 6<<20, 0, -1))
+	b.must(b.Snapshot(ctx, "q", "q@s"))
+	b.must(b.Sync(ctx))
+	if err := write("q", 0, 4<<20); !errors.Is(err, ErrQuota) {
+		t.Errorf("beyond quota, over a snapshot: %v", err)
+	}
+	b.must(b.Destroy(ctx, "q@s"))
+	for range 3 {
+		b.must(b.Sync(ctx))
+	}
+	b.must(write("q", 0, 4<<20))
+	b.must(b.CreateVolume(ctx, "r", 200<<20, VolumeOptions{Reservation: 100 << 20}))
+	if err := write("r", 0, 90<<20); err != nil {
+		t.Error(err)
+	}
+	b.must(b.CreateVolume(ctx, "s", 200<<20, VolumeOptions{}))
+	err := write("s", 0, 190<<20)
+	if !errors.Is(err, ErrNoSpace) {
+		t.Errorf("into what is reserved: %v", err)
+	}
+	if err := write("r", 90<<20, 5<<20); err != nil {
+		t.Errorf("what was reserved: %v", err)
+	}
+}

@@ -302,7 +302,7 @@ func (v *volume) within(record uint64, n int64) error {
 		return err
 	case e.refquota != 0 && birth == 0 && e.referenced+pending+n > e.refquota:
 		return fmt.Errorf("refquota of %d bytes: %w", e.refquota, ErrQuota)
-	case e.quota != 0 && birth <= v.shared.Load() && e.used+pending+n > e.quota:
+	case e.quota != 0 && birth <= max(v.shared.Load(), e.createdTxg) && e.used+pending+n > e.quota:
 		return fmt.Errorf("quota of %d bytes: %w", e.quota, ErrQuota)
 	}
 	return nil
@@ -317,9 +317,10 @@ func (p *Pool) allocate(ctx context.Context, class format.Class, n, own int64) (
 		p.space.mu.Lock()
 		freed := p.space.freed
 		p.space.mu.Unlock()
-		at, err := p.space.allocate(class, n, 1, own, false)
-		if err == nil {
-			return at, nil
+		if p.metadataFits(1) {
+			if at, err := p.space.allocate(class, n, 1, own, false); err == nil {
+				return at, nil
+			}
 		}
 		if try < 2 || p.dead.pending() {
 			// Two txgs: the open one may free something, and what one frees is
@@ -334,7 +335,7 @@ func (p *Pool) allocate(ctx context.Context, class format.Class, n, own int64) (
 			deadline = time.Now().Add(p.Config().QueueTimeout)
 		}
 		if p.Config().WhenFull == FullError || !p.waitUntil(ctx, freed, deadline) {
-			return 0, fmt.Errorf("%d of %d bytes are free: %w", p.space.available(class)*format.SectorSize, p.space.total(class)*format.SectorSize, ErrNoSpace)
+			return 0, p.noSpace(class)
 		}
 	}
 }
@@ -344,4 +345,38 @@ func (p *Pool) waitUntil(ctx context.Context, c <-chan struct{}, deadline time.T
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	return p.wait(ctx, c) == nil
+}
+
+// noSpace says what there is too little of.
+func (p *Pool) noSpace(class format.Class) error {
+	if !p.metadataFits(1) {
+		return fmt.Errorf("metadata: %d of %d bytes are free: make it larger (pool set metadata-size): %w", p.metadataRoom.Load(), p.Config().MetadataSize, ErrNoSpace)
+	}
+	return fmt.Errorf("%d of %d bytes are free: %w", p.space.available(class)*format.SectorSize, p.space.total(class)*format.SectorSize, ErrNoSpace)
+}
+
+// pagesPerRecord is the most that one changed record may cost in a metadata
+// replica: its leaf, and its share of what leads there.
+const pagesPerRecord = 2 * 4096
+
+// metadataFits reports whether the metadata has room for count more changed
+// records beyond those of the open txg, and for what a delete may need. It counts
+// each as if it were alone in its leaf: who gets no for an answer asks again after
+// a txg, when the room is known.
+func (p *Pool) metadataFits(count int64) bool {
+	need := (p.current().records.Load() + p.syncingRecords.Load() + count) * pagesPerRecord
+	return p.metadataRoom.Load()-need > p.Config().MetadataSize*kept/100
+}
+
+// measureMetadata notes how much room the metadata has after a commit.
+func (p *Pool) measureMetadata() error {
+	st, err := p.meta.Stats()
+	if err != nil {
+		return err
+	}
+	// The files' own limit is far above: a commit never fails for the pool's, and
+	// the pool's may be raised while it is in use.
+	p.metadataRoom.Store(max(p.Config().MetadataSize-st.Largest.Used-st.Largest.Pending, 0))
+	p.syncingRecords.Store(0)
+	return nil
 }

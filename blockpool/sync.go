@@ -46,6 +46,7 @@ func (p *Pool) closeOpen() *txg {
 	defer p.gate.Unlock()
 	g := p.open
 	g.tasks = append(g.tasks, p.takeLater()...)
+	p.syncingRecords.Store(g.records.Load())
 	p.open = newTxg(g.number + 1)
 	for _, v := range g.volumes {
 		v.mu.Lock()
@@ -289,6 +290,9 @@ func (s *pass) publish() error {
 	for _, c := range s.chunks {
 		p.space.add(c)
 	}
+	if len(s.chunks) > 0 {
+		p.updateRoom()
+	}
 	p.view.Lock()
 	for id, e := range s.entries {
 		p.space.promise(p.catalogue.entry(id), e)
@@ -316,6 +320,9 @@ func (s *pass) publish() error {
 		if t.err == nil && t.then != nil {
 			t.then()
 		}
+	}
+	if err := p.measureMetadata(); err != nil {
+		return fmt.Errorf("txg %d: measure the metadata: %w", s.g.number, err)
 	}
 	close(s.g.done)
 	p.events.watermarks(p)

@@ -38,7 +38,7 @@ func (p *Pool) CreateVolume(ctx context.Context, name string, size int64, o Volu
 	}
 	if err == nil {
 		err = p.do(ctx, &task{run: func(s *pass) error {
-			if err := s.mayCreate(name); err != nil {
+			if err := s.mayCreate(name, KindVolume); err != nil {
 				return err
 			}
 			if err := s.mayReserve(o.Reservation); err != nil {
@@ -166,8 +166,8 @@ func (p *Pool) Rename(ctx context.Context, from, to string) error {
 			if e == nil {
 				return ErrNotFound
 			}
-			if s.peekNamed(to) != nil {
-				return fmt.Errorf("%s: %w", to, ErrExists)
+			if err := s.mayName(to, e.kind); err != nil {
+				return err
 			}
 			for _, v := range s.p.catalogue.all() {
 				x := s.peek(v.id)
@@ -279,7 +279,7 @@ func (s *pass) share(from, name string, kind Kind) error {
 	case o.receiving != nil:
 		return fmt.Errorf("%s is being received: %w", from, ErrBusy)
 	}
-	if err := s.mayCreate(name); err != nil {
+	if err := s.mayCreate(name, kind); err != nil {
 		return err
 	}
 	if err := s.nodes.share(o.root); err != nil {
@@ -348,13 +348,42 @@ func (s *pass) newEntry(name string, kind Kind) *entry {
 
 // mayCreate refuses a name that is taken, and anything new when the pool is
 // nearly full.
-func (s *pass) mayCreate(name string) error {
-	if s.peekNamed(name) != nil {
-		return fmt.Errorf("%s: %w", name, ErrExists)
+func (s *pass) mayCreate(name string, kind Kind) error {
+	if err := s.mayName(name, kind); err != nil {
+		return err
+	}
+	if !s.p.metadataFits(1) {
+		return s.p.noSpace(format.Data)
 	}
 	free, total := s.p.space.available(format.Data), s.p.space.total(format.Data)
 	if least := int64(s.p.Config().MinFree); least > 0 && free*100 < total*least {
 		return fmt.Errorf("%d%% of the pool is free, less than the minimum of %d%%: %w", free*100/max(total, 1), least, ErrNoSpace)
+	}
+	return nil
+}
+
+// mayName refuses a name that is taken, and one above or below a volume's: where
+// names are paths, a volume is a file.
+func (s *pass) mayName(name string, kind Kind) error {
+	if s.peekNamed(name) != nil {
+		return fmt.Errorf("%s: %w", name, ErrExists)
+	}
+	if kind != KindVolume {
+		return nil
+	}
+	for i, c := range name {
+		if c == '/' && s.peekNamed(name[:i]) != nil {
+			return invalidf("%s is a volume, which has nothing below it", name[:i])
+		}
+	}
+	below := s.p.catalogue.below(name)
+	for _, e := range s.entries {
+		if e != nil && strings.HasPrefix(e.name, name+"/") {
+			below = e.name
+		}
+	}
+	if below != "" {
+		return invalidf("%s is there already, and a volume has nothing below it", below)
 	}
 	return nil
 }

@@ -12,10 +12,11 @@ import (
 
 // A txg is a transaction group: all changes between two durable states.
 type txg struct {
-	number uint64
-	bytes  atomic.Int64  // of records that it changes
-	closed chan struct{} // closed when changes go to the next txg
-	done   chan struct{} // closed when it is durable
+	number  uint64
+	bytes   atomic.Int64  // of records that it changes
+	records atomic.Int64  // how many those are
+	closed  chan struct{} // closed when changes go to the next txg
+	done    chan struct{} // closed when it is durable
 
 	mu         sync.Mutex
 	volumes    []*volume // that it changes

@@ -56,7 +56,7 @@ func (v *volume) writeRun(ctx context.Context, n uint64, p []byte, size int64) e
 	if err := v.pool.throttle(ctx); err != nil {
 		return err
 	}
-	if e := v.entry.Load(); count > 1 && e.quota == 0 && e.refquota == 0 {
+	if e := v.entry.Load(); count > 1 && e.quota == 0 && e.refquota == 0 && v.pool.metadataFits(count) {
 		if at, err := v.pool.space.allocate(format.Data, size, count, e.unused(), false); err == nil {
 			v.pending.Add(int64(len(p)))
 			return v.putThrough(ctx, n, at, p, size)
@@ -191,6 +191,7 @@ func (v *volume) put(g *txg, n uint64, r *dirtyRecord) {
 	}
 	d.records[n] = r
 	g.bytes.Add(v.entry.Load().recordSize)
+	g.records.Add(1)
 }
 
 // dirtyIn returns the volume's changes in the open txg. v.mu is held.
