@@ -5,8 +5,6 @@ import (
 	"github.com/laminafs/lamina/blockpool/internal/btree"
 	"math"
 
-	"github.com/cespare/xxhash/v2"
-
 	"github.com/laminafs/lamina/blockpool/internal/format"
 )
 
@@ -220,7 +218,7 @@ func (p *Pool) readRow(row []format.Record, b []byte, size int64) error {
 		}
 		fit := func(b []byte) bool {
 			for i, rec := range row {
-				if xxhash.Sum64(b[int64(i)*size:][:size]) != rec.Sum {
+				if format.Sum(b[int64(i)*size:][:size]) != rec.Sum {
 					return false
 				}
 			}
@@ -267,7 +265,7 @@ func (p *Pool) readWhole(rec format.Record, b []byte) error {
 
 // fits returns what tells whether bytes are those of a record.
 func fits(rec format.Record) func([]byte) bool {
-	return func(b []byte) bool { return xxhash.Sum64(b) == rec.Sum }
+	return func(b []byte) bool { return format.Sum(b) == rec.Sum }
 }
 
 // recordKey is the key of a record's item in the volume's tree.

@@ -8,8 +8,6 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/cespare/xxhash/v2"
-
 	"github.com/laminafs/lamina/blockpool/internal/btree"
 	"github.com/laminafs/lamina/blockpool/internal/format"
 	"github.com/laminafs/lamina/blockpool/internal/meta"
@@ -99,7 +97,7 @@ func (s *pass) writeRecords() error {
 	slices.SortFunc(jobs, func(a, b job) int { return cmp.Compare(a.r.at, b.r.at) })
 	for _, j := range jobs {
 		j.r.rec = format.Record{
-			Addr: j.r.at, Size: uint32(len(j.r.buf)), Sum: xxhash.Sum64(j.r.buf),
+			Addr: j.r.at, Size: uint32(len(j.r.buf)), Sum: format.Sum(j.r.buf),
 			Birth: s.g.number, Owner: j.v.id,
 		}
 		if err := s.p.writeStored(j.r.rec, j.r.buf); err != nil {

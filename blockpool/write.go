@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/cespare/xxhash/v2"
-
 	"github.com/laminafs/lamina/blockpool/internal/format"
 	"github.com/laminafs/lamina/blockpool/internal/intent"
 )
@@ -80,7 +78,7 @@ func (v *volume) putThrough(ctx context.Context, n uint64, at format.Addr, p []b
 	records := make([]format.Record, int64(len(p))/size)
 	stride := format.Addr(v.pool.space.extent(at, size).n)
 	for i := range records {
-		sum := xxhash.Sum64(p[int64(i)*size:][:size])
+		sum := format.Sum(p[int64(i)*size:][:size])
 		records[i] = format.Record{Addr: at + format.Addr(i)*stride, Size: uint32(size), Sum: sum, Owner: v.id}
 	}
 	// Crash from here to the pointer: sectors that nothing names.

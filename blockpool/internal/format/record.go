@@ -3,6 +3,8 @@ package format
 import (
 	"encoding/binary"
 	"fmt"
+
+	"github.com/zeebo/xxh3"
 )
 
 // MaxRecordSize is the most that a record may hold, in bytes.
@@ -24,10 +26,14 @@ type Record struct {
 	Addr  Addr   // the first sector, parity included where the profile has it
 	Size  uint32 // bytes stored, which a codec may have made fewer than the record's
 	Codec Codec
-	Sum   uint64 // xxhash64 of the bytes stored
+	Sum   uint64 // [Sum] of the bytes stored
 	Birth uint64 // transaction group that wrote it
 	Owner uint64 // volume whose usage it counts in, whoever shares it now
 }
+
+// Sum is the checksum of records: XXH3 of 64 bits, without a seed. It tells damage,
+// not forgery.
+func Sum(b []byte) uint64 { return xxh3.Hash(b) }
 
 // AppendRecord appends the packed form of r, about 20 bytes.
 func AppendRecord(b []byte, r Record) []byte {
