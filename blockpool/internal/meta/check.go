@@ -14,11 +14,15 @@ type finding struct {
 	// values is the first damage of a value, or a digest that does not come
 	// out; the rest of the file can be used.
 	values error
+	// lost is damage of the other meta page. The next commit overwrites it, but
+	// it may be that of a later commit: power that fails while it is written
+	// leaves the same as damage that comes afterwards.
+	lost error
 	// bad counts damaged values.
 	bad int
 }
 
-// err returns why the file is not what was committed, nil when it is.
+// err returns why the file is not what a commit left, nil when it is.
 func (f *finding) err() error {
 	if f.broken != nil {
 		return f.broken
@@ -33,7 +37,7 @@ func (f *finding) err() error {
 // too much would make bbolt overwrite live pages, so a file with a wrong one is
 // broken although all its values are right.
 func checkFile(file []byte, guid GUID) (f finding) {
-	f.meta, f.broken = newestMeta(file)
+	f.meta, f.lost, f.broken = newestMeta(file)
 	if f.broken != nil {
 		return f
 	}

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -34,7 +35,7 @@ func Create(paths []string, guid GUID, o Options) (_ *Store, err error) {
 	rec := record{guid: guid}
 	for _, path := range paths {
 		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("meta: create %s: %w", path, cmpErr(err, os.ErrExist))
+			return nil, fmt.Errorf("meta: create %s: %w", path, cmp.Or(err, os.ErrExist))
 		}
 		m := &member{path: path}
 		made = append(made, m)
@@ -44,13 +45,6 @@ func Create(paths []string, guid GUID, o Options) (_ *Store, err error) {
 	}
 	s.replicas = made
 	return s, s.publish(made, rec)
-}
-
-func cmpErr(err, otherwise error) error {
-	if err != nil {
-		return err
-	}
-	return otherwise
 }
 
 func checkPaths(paths []string) error {
@@ -78,8 +72,11 @@ func checkPaths(paths []string) error {
 // A file that does not exist or cannot be read is not created: the directory
 // may be one where a device is not mounted. [Store.Failed] has it.
 //
-// The caller knows from elsewhere which txg to expect at least; compare
-// [Store.Txg], and see [Store.Replicas] for what was found.
+// A replica that has lost one of bbolt's two meta pages shows the commit of the
+// other, and its Problem in [Store.Replicas] says so: a crash during the last
+// commit leaves that, and so does damage of the newest meta page, which then
+// hides a commit. When no other replica shows better, the caller has to compare
+// [Store.Txg] with what it knows from elsewhere.
 func Open(paths []string, guid GUID, o Options) (_ *Store, err error) {
 	if err := checkPaths(paths); err != nil {
 		return nil, err
@@ -135,53 +132,53 @@ func (s *Store) openAll(paths []string, guid GUID) error {
 				return fmt.Errorf("meta: %s has the pool %x, not %x: %w", path, f.rec.guid, guid, ErrForeign)
 			}
 		}
-		m.found, m.problem = f.rec.txg, f.err()
+		m.found, m.problem = f.rec.txg, cmp.Or(f.err(), f.lost)
 	}
 	return nil
 }
 
-// choose returns the replicas to work with: those that hold the highest txg
-// and are whole, or else the best of the damaged ones.
+// choose returns the replicas to work with. The highest txg that can be read
+// anywhere decides: those that have it whole, or a whole one made of its damaged
+// ones. Failing that, an older one that is whole, and has not lost the meta page
+// of a later commit: it missed only the commit during which the pool went down.
+// Last, damaged ones, whose readers get errors where they are.
 func (s *Store) choose() (good []*member, err error) {
-	rank := func(m *member) int { // whole before usable before broken
-		switch f := &m.r.finding; {
-		case f.err() == nil:
-			return 2
-		case f.broken == nil:
-			return 1
-		}
-		return 0
+	usable := s.latest(func(f *finding) bool { return f.broken == nil })
+	whole := s.latest(func(f *finding) bool { return f.err() == nil })
+	if len(whole) > 0 && whole[0].found == usable[0].found {
+		return whole, nil
 	}
-	best, txg := 0, uint64(0)
-	var errs []error
-	for _, m := range s.replicas {
-		if m.problem != nil {
+	if merged := s.merge(); merged != nil {
+		return merged, nil
+	}
+	if older := s.latest(func(f *finding) bool { return f.err() == nil && f.lost == nil }); len(older) > 0 {
+		return older, nil
+	}
+	if len(usable) == 0 {
+		var errs []error
+		for _, m := range s.replicas {
 			errs = append(errs, fmt.Errorf("%s: %w", m.path, m.problem))
 		}
-		if m.r == nil {
-			continue
-		}
-		if r := rank(m); r > best || r == best && m.found > txg {
-			best, txg = r, m.found
-		}
-	}
-	for _, m := range s.replicas {
-		if m.r != nil && best > 0 && rank(m) == best && m.found == txg {
-			good = append(good, m)
-		}
-	}
-	if best < 2 {
-		if merged := s.merge(); merged != nil {
-			return merged, nil
-		}
-	}
-	if len(good) == 0 {
 		return nil, fmt.Errorf("meta: no replica can be used: %w", errors.Join(errs...))
 	}
-	for _, m := range good {
-		m.r.doubtful.Store(best < 2)
+	for _, m := range usable {
+		m.r.doubtful.Store(true)
 	}
-	return good, nil
+	return usable, nil
+}
+
+// latest returns the replicas with the highest txg of those that ok accepts.
+func (s *Store) latest(ok func(*finding) bool) (found []*member) {
+	for _, m := range s.replicas {
+		switch {
+		case m.r == nil || !ok(&m.r.finding):
+		case len(found) == 0 || m.found > found[0].found:
+			found = []*member{m}
+		case m.found == found[0].found:
+			found = append(found, m)
+		}
+	}
+	return found
 }
 
 // merge makes whole replicas of damaged ones of the same txg, and returns one;
@@ -190,15 +187,7 @@ func (s *Store) merge() []*member {
 	if s.opts.ReadOnly {
 		return nil
 	}
-	var parts []*member
-	for _, m := range s.replicas {
-		if m.r != nil && m.r.finding.rec.guid != (GUID{}) && (len(parts) == 0 || m.found >= parts[0].found) {
-			if len(parts) > 0 && m.found > parts[0].found {
-				parts = nil
-			}
-			parts = append(parts, m)
-		}
-	}
+	parts := s.latest(func(f *finding) bool { return f.rec.guid != (GUID{}) })
 	if len(parts) < 2 {
 		return nil
 	}

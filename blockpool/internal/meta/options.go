@@ -35,6 +35,10 @@ type Options struct {
 	// address space is set aside for each replica, so that a file grows without
 	// being mapped anew: bbolt would wait for every open view to do that.
 	MaxSize int64
+	// GrowStep is by how much a file grows beyond what it needs, in bytes, so
+	// that not every commit grows it; 0 is 16 MiB or a 16th of MaxSize,
+	// whichever is less. The last step below MaxSize is never used.
+	GrowStep int
 	// ReadOnly opens files for reading, shared with other readers. Replicas
 	// that lag or are damaged are then left as they are.
 	ReadOnly bool
@@ -55,6 +59,9 @@ func (o Options) withDefaults() Options {
 		o.MaxSize = DefaultMaxSize
 	}
 	o.MaxSize = max(o.MaxSize, 1<<20) / pageSize * pageSize
+	if o.GrowStep <= 0 {
+		o.GrowStep = int(min(16<<20, o.MaxSize/16))
+	}
 	if o.LockTimeout <= 0 {
 		o.LockTimeout = time.Second
 	}

@@ -74,17 +74,22 @@ func parseMeta(file []byte, i int) (metaPage, error) {
 	return m, nil
 }
 
-// newestMeta returns the meta page that bbolt takes.
-func newestMeta(file []byte) (metaPage, error) {
+// newestMeta returns the meta page that bbolt takes, and what is wrong with the
+// other one.
+func newestMeta(file []byte) (m metaPage, lost, err error) {
 	m0, err0 := parseMeta(file, 0)
 	m1, err1 := parseMeta(file, 1)
 	switch {
 	case err0 != nil && err1 != nil:
-		return metaPage{}, err0
-	case err1 != nil || err0 == nil && m0.txid > m1.txid:
-		return m0, nil
+		return metaPage{}, nil, err0
+	case err1 != nil:
+		return m0, err1, nil
+	case err0 != nil:
+		return m1, err0, nil
+	case m0.txid > m1.txid:
+		return m0, nil, nil
 	}
-	return m1, nil
+	return m1, nil, nil
 }
 
 // A page is a branch or leaf whose layout has been checked: every accessor

@@ -29,10 +29,14 @@ type snapshot struct {
 	trees [endOfBuckets]tree // read when the pin was made, while the pages were fresh
 }
 
-// snapshot pins what the replica has now.
+// snapshot pins what the replica has now. bbolt would panic, with its locks
+// held, where no meta page is left; so that is looked at first.
 func (r *replica) snapshot() (*snapshot, error) {
 	sn := &snapshot{r: r}
-	err := caught(func() (err error) {
+	err := r.bolt(func() (err error) {
+		if _, _, err := newestMeta(r.mem); err != nil {
+			return err
+		}
 		if sn.tx, err = r.db.Begin(false); err != nil {
 			return err
 		}
@@ -114,8 +118,10 @@ func (s *Store) unpin(p *pin) (closing []*replica) {
 		return nil
 	}
 	for _, sn := range p.snaps {
-		// A read transaction's rollback only fails when it has ended before.
-		_ = caught(sn.tx.Rollback)
+		if !sn.r.wedged.Load() {
+			// A read transaction's rollback only fails when it has ended before.
+			_ = sn.r.bolt(sn.tx.Rollback)
+		}
 		closing = append(closing, s.unref(sn.r)...)
 	}
 	return closing

@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -73,6 +74,7 @@ func fill(path string, rec record, p *pin, o Options) error {
 	if err != nil {
 		return err
 	}
+	db.AllocSize = o.GrowStep
 	w := filler{db: db}
 	err = w.fill(rec, p)
 	if err == nil {
@@ -170,7 +172,7 @@ func (s *Store) AddReplica(path string) error {
 		return errors.New("meta: there are three replicas already")
 	}
 	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("meta: add replica %s: %w", path, cmpErr(err, os.ErrExist))
+		return fmt.Errorf("meta: add replica %s: %w", path, cmp.Or(err, os.ErrExist))
 	}
 	m := &member{path: path, err: errors.New("not yet written")}
 	if err := s.recopy(m); err != nil {

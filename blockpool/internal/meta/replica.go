@@ -30,9 +30,9 @@ type replica struct {
 	// doubtful is set when a reader has met damage: others are asked first,
 	// and the replica takes no more commits unless it is the last.
 	doubtful atomic.Bool
-	// wedged is set when bbolt panicked in a write, whose locks it then may
-	// hold for ever: the db is left alone.
-	wedged bool
+	// wedged is set when bbolt has panicked. It may hold its locks for ever
+	// then, so the db is left alone.
+	wedged atomic.Bool
 
 	refs int // the store and each pin; guarded by Store.mu
 }
@@ -121,7 +121,6 @@ func (r *replica) attach(o Options) error {
 			FreelistType:    bolt.FreelistMapType,
 			MaxSize:         int(o.MaxSize),
 			InitialMmapSize: len(r.mem),
-			NoStatistics:    false,
 			OpenFile:        func(string, int, os.FileMode) (*os.File, error) { return r.file, nil },
 		})
 		return err
@@ -129,6 +128,7 @@ func (r *replica) attach(o Options) error {
 	if err != nil {
 		return fmt.Errorf("meta: open %s: %w", r.path, err)
 	}
+	r.db.AllocSize = o.GrowStep
 	return nil
 }
 
@@ -144,21 +144,15 @@ func (r *replica) names(tx *bolt.Tx) tree {
 // bbolt may recurse without end, and so end the process, on pages whose
 // numbers are damaged; every path that it will take is therefore walked first.
 func (r *replica) commit(ops []op, rec record) error {
-	err := caught(func() error {
-		r.wedged = true
+	err := r.bolt(func() error {
 		tx, err := r.db.Begin(true)
 		if err != nil {
-			r.wedged = false
 			return err
 		}
 		if err := r.apply(tx, ops, rec); err != nil {
-			err = errors.Join(err, tx.Rollback())
-			r.wedged = false
-			return err
+			return errors.Join(err, tx.Rollback())
 		}
-		err = tx.Commit()
-		r.wedged = false
-		return err
+		return tx.Commit()
 	})
 	switch {
 	case errors.Is(err, bolterrors.ErrMaxSizeReached):
@@ -229,18 +223,42 @@ func (r *replica) close() error {
 	if r.mem != nil {
 		errs = append(errs, unix.Munmap(r.mem))
 	}
-	if r.db != nil && !r.wedged {
+	if r.db != nil && !r.wedged.Load() {
 		errs = append(errs, caught(r.db.Close))
 	} else {
-		// What a wedged bbolt has mapped stays mapped; its lock goes.
-		if err := r.file.Close(); !errors.Is(err, os.ErrClosed) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, r.letGo())
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("meta: close %s: %w", r.path, err)
 	}
 	return nil
+}
+
+// letGo closes a file without bbolt. What bbolt has mapped stays mapped and
+// would keep the lock.
+func (r *replica) letGo() error {
+	err := unix.Flock(int(r.file.Fd()), unix.LOCK_UN)
+	if err := r.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	if err == unix.EBADF { // closed before, by a bbolt that could not open it
+		return nil
+	}
+	return err
+}
+
+// bolt runs a part of bbolt that takes its locks.
+func (r *replica) bolt(f func() error) error {
+	ended := false
+	err := caught(func() error {
+		err := f()
+		ended = true
+		return err
+	})
+	if !ended {
+		r.wedged.Store(true)
+	}
+	return err
 }
 
 // guarded runs f and turns a fault of the mapping, which is an I/O error of

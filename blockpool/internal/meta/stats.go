@@ -4,7 +4,7 @@ package meta
 type Stats struct {
 	Txg     uint64
 	Entries uint64 // keys in all buckets
-	MaxSize int64  // that a file may reach, in bytes
+	MaxSize int64  // that the pages of a file may reach, in bytes: a step below Options.MaxSize
 	// Largest is that of the replica with the least room left: a commit fails
 	// when one of them is full.
 	Largest  ReplicaStats
@@ -34,7 +34,7 @@ func (s *Store) Stats() (Stats, error) {
 		return Stats{}, err
 	}
 	defer s.release(p)
-	st := Stats{Txg: p.rec.txg, Entries: p.rec.entries, MaxSize: s.opts.MaxSize}
+	st := Stats{Txg: p.rec.txg, Entries: p.rec.entries, MaxSize: s.opts.MaxSize - int64(s.opts.GrowStep)}
 	for _, sn := range p.snaps {
 		r := ReplicaStats{Path: sn.r.path}
 		if info, err := sn.r.file.Stat(); err == nil {

@@ -29,7 +29,7 @@ func paths(dir string, n int) []string {
 	return ps
 }
 
-var small = Options{MaxSize: 64 << 20}
+var small = Options{MaxSize: 64 << 20, GrowStep: 64 << 10}
 
 func create(t testing.TB, ps []string, o Options) *Store {
 	t.Helper()
