@@ -55,17 +55,17 @@ func (e *epoch) release() {
 	e.list.end(over)
 }
 
-// advance makes next the current epoch; freed is what its txg has freed.
-func (s *epochs) advance(next *epoch, freed []extent) {
+// advance makes next the current epoch; freed is what its txg has freed. It
+// returns the epochs that are over, for end.
+func (s *epochs) advance(next *epoch, freed []extent) (over []*epoch) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	next.list = s
 	if n := len(s.list); n > 0 {
 		s.list[n-1].freed = freed
 	}
 	s.list = append(s.list, next)
-	over := s.overLocked()
-	s.mu.Unlock()
-	s.end(over)
+	return s.overLocked()
 }
 
 // overLocked takes the epochs off the list that nobody will look at again.

@@ -60,6 +60,8 @@ type Pool struct {
 	stopped chan struct{} // closed when it has ended
 	closing sync.Once
 	failure atomic.Pointer[error] // why nothing may change
+
+	abandoned atomic.Bool // nothing more is to become durable
 }
 
 // Storage opens and makes devices. [Files] is the usual one; tests have others.
@@ -135,10 +137,6 @@ func (p *Pool) readOnly() error {
 
 // stop makes the pool read-only. What was flushed is in the log.
 func (p *Pool) stop(cause error) {
-	if errors.Is(cause, ErrClosed) {
-		p.failure.CompareAndSwap(nil, &cause)
-		return
-	}
 	err := fmt.Errorf("%w: %w", ErrNeedsCheck, cause)
 	p.failure.CompareAndSwap(nil, &err)
 	p.events.add(Event{Kind: EventFailed, Text: err.Error()})
@@ -165,6 +163,8 @@ func (p *Pool) flush(ctx context.Context) error {
 func (p *Pool) Close() error {
 	err := ErrClosed
 	p.closing.Do(func() {
+		closed := error(ErrClosed)
+		p.failure.CompareAndSwap(nil, &closed) // no changes from here on
 		close(p.quit)
 		<-p.stopped
 		err = nil
@@ -182,6 +182,7 @@ func (p *Pool) Abandon() {
 	p.closing.Do(func() {
 		closed := error(ErrClosed)
 		p.failure.CompareAndSwap(nil, &closed)
+		p.abandoned.Store(true)
 		close(p.quit)
 		<-p.stopped
 		p.letGo()

@@ -16,7 +16,7 @@ import (
 // syncOpen closes the open txg and makes it durable. After an error nothing of
 // it is, what was flushed is in the log, and the pool must not go on.
 func (p *Pool) syncOpen() error {
-	if p.idle() {
+	if p.idle() && !p.dead.pending() {
 		return nil
 	}
 	g := p.closeOpen() // from here changes go to the next txg
@@ -306,8 +306,9 @@ func (s *pass) publish() error {
 		v.syncing = nil
 		v.mu.Unlock()
 	}
-	p.epochs.advance(&epoch{txg: s.g.number, view: view, pool: p}, append(s.freed, s.g.superseded...))
+	over := p.epochs.advance(&epoch{txg: s.g.number, view: view, pool: p}, append(s.freed, s.g.superseded...))
 	p.view.Unlock()
+	p.epochs.end(over)
 	if p.log != nil {
 		p.log.Release(s.g.number)
 	}

@@ -132,7 +132,7 @@ func (p *Pool) idle() bool {
 	p.laterMu.Lock()
 	later := len(p.laterTasks)
 	p.laterMu.Unlock()
-	return later == 0 && p.current().empty() && !p.dead.pending()
+	return later == 0 && p.current().empty()
 }
 
 // Sync returns when everything that was written or done before is in a durable
@@ -174,8 +174,8 @@ func (p *Pool) wait(ctx context.Context, c <-chan struct{}) error {
 	}
 }
 
-// syncLoop closes one txg after the other until the pool is closed or cannot go
-// on.
+// syncLoop closes one txg after the other until the pool is closed, and then has
+// nothing that is not durable, or cannot go on.
 func (p *Pool) syncLoop() {
 	defer close(p.stopped)
 	timer := time.NewTimer(p.tune.TxgInterval)
@@ -189,7 +189,7 @@ func (p *Pool) syncLoop() {
 			quit = true
 		}
 		timer.Reset(p.tune.TxgInterval)
-		if p.readOnly() != nil {
+		if err := p.readOnly(); err != nil && (!quit || p.abandoned.Load() || !errors.Is(err, ErrClosed)) {
 			return
 		}
 		if err := p.syncOpen(); err != nil {
@@ -197,7 +197,6 @@ func (p *Pool) syncLoop() {
 			return
 		}
 		if quit && p.idle() {
-			p.stop(ErrClosed)
 			return
 		}
 		if p.dead.pending() {
