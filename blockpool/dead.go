@@ -10,9 +10,6 @@ import (
 	"github.com/laminafs/lamina/blockpool/internal/meta"
 )
 
-// deadPerTxg bounds how many nodes of destroyed trees one txg looks at.
-const deadPerTxg = 2000
-
 // dead is what is left of destroyed trees: for each the nodes that still have a
 // reference to be ended. It is in the metadata, and each txg ends a bounded number
 // of references in the same commit that forgets them, so a crash loses neither.
@@ -64,7 +61,7 @@ func (d *dead) next() (number uint64, left []btree.NodeID) {
 
 // bury ends references to nodes of destroyed trees, as many as a txg may.
 func (s *pass) bury() error {
-	for budget := deadPerTxg; budget > 0; {
+	for budget := s.p.tune.deadPerTxg; budget > 0; {
 		number, left := s.p.dead.next()
 		if number == 0 {
 			return nil

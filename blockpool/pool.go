@@ -86,6 +86,9 @@ type Tunables struct {
 	TxgInterval time.Duration // longest time that a change waits for its txg to close; 5 s
 	DirtyLimit  int64         // most bytes that a txg may change; 64M
 	NodeCache   int           // bytes of decoded tree nodes that are kept; 32M
+
+	deadPerTxg int                      // nodes of destroyed trees that a txg looks at; 2000
+	commit     func(func() error) error // runs each commit of the metadata; tests watch it, or have it fail
 }
 
 func (t Tunables) withDefaults() Tunables {
@@ -97,6 +100,12 @@ func (t Tunables) withDefaults() Tunables {
 	}
 	if t.NodeCache <= 0 {
 		t.NodeCache = 32 << 20
+	}
+	if t.deadPerTxg <= 0 {
+		t.deadPerTxg = 2000
+	}
+	if t.commit == nil {
+		t.commit = func(commit func() error) error { return commit() }
 	}
 	return t
 }

@@ -266,7 +266,8 @@ func (s *pass) gather() error {
 // never taken for the pool's metadata.
 func (s *pass) commit() error {
 	before := len(s.p.meta.Failed())
-	if err := s.p.meta.Commit(s.g.number, &s.batch); err != nil {
+	err := s.p.tune.commit(func() error { return s.p.meta.Commit(s.g.number, &s.batch) })
+	if err != nil {
 		return err
 	}
 	if len(s.p.meta.Failed()) != before {
