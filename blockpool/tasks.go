@@ -83,7 +83,8 @@ func (p *Pool) Clone(ctx context.Context, from, name string) error {
 }
 
 // Rollback makes a volume what its snapshot is. Other snapshots stay. It fails
-// with [ErrBusy] while the volume is open.
+// with [ErrBusy] while the volume is open, and with [ErrInvalid] when the snapshot
+// was taken of something with records of another size.
 func (p *Pool) Rollback(ctx context.Context, snapshot string) error {
 	name, snap, err := splitSnapshot(snapshot)
 	if err == nil && snap == "" {
@@ -94,6 +95,9 @@ func (p *Pool) Rollback(ctx context.Context, snapshot string) error {
 			from, e, err := s.pair(snapshot, name)
 			if err != nil {
 				return err
+			}
+			if from.recordSize != e.recordSize {
+				return invalidf("its records have %d bytes, those of the volume %d", from.recordSize, e.recordSize)
 			}
 			if err := s.unused(e); err != nil {
 				return err
