@@ -394,7 +394,7 @@ func (s *pass) mayName(name string, kind Kind) error {
 
 // mayReserve refuses to promise what is not there.
 func (s *pass) mayReserve(n int64) error {
-	if free := s.p.space.unpromised(); n > free*format.SectorSize {
+	if free := s.p.space.unpromised(); n > 0 && n > free*format.SectorSize {
 		return fmt.Errorf("reservation of %d bytes: %d are free: %w", n, max(free, 0)*format.SectorSize, ErrNoSpace)
 	}
 	return nil
