@@ -17,20 +17,21 @@ const writeThrough = 16 << 10
 const maxRun = 1 << 20
 
 // write stores p at off, record by record, or whole records together.
-func (v *volume) write(ctx context.Context, p []byte, off int64) (done int, err error) {
+func (v *volume) write(ctx context.Context, p []byte, off int64) (done int, _ error) {
 	size := v.entry.Load().recordSize
 	for done < len(p) {
 		at, left := off+int64(done), int64(len(p)-done)
 		n, within := uint64(at/size), at%size
-		var part []byte
 		if whole := min(left, maxRun) / size * size; within == 0 && whole >= writeThrough {
-			part = p[done : int64(done)+whole]
-			err = v.writeRun(ctx, n, part, size)
-		} else {
-			part = p[done : int64(done)+min(left, size-within)]
-			err = v.writePart(ctx, n, within, part, size)
+			written, err := v.writeRun(ctx, n, p[done:int64(done)+whole], size)
+			done += written
+			if err != nil {
+				return done, err
+			}
+			continue
 		}
-		if err != nil {
+		part := p[done : int64(done)+min(left, size-within)]
+		if err := v.writePart(ctx, n, within, part, size); err != nil {
 			return done, err
 		}
 		done += len(part)
@@ -46,30 +47,33 @@ func (v *volume) writePart(ctx context.Context, n uint64, within int64, p []byte
 }
 
 // writeRun changes whole records from n on: together if there is a place for
-// them in a row, else one after the other.
-func (v *volume) writeRun(ctx context.Context, n uint64, p []byte, size int64) error {
+// them in a row, else one after the other. It returns how many bytes it changed.
+func (v *volume) writeRun(ctx context.Context, n uint64, p []byte, size int64) (done int, err error) {
 	count := int64(len(p)) / size
 	unlock := v.pool.locks.lock(v.id, n, n+uint64(count))
 	defer unlock()
 	if err := v.pool.throttle(ctx); err != nil {
-		return err
+		return 0, err
 	}
 	if e := v.entry.Load(); count > 1 && e.quota == 0 && e.refquota == 0 && v.pool.metadataFits(count) {
 		if at, err := v.pool.space.allocate(format.Data, size, count, e.unused(), false); err == nil {
 			v.pending.Add(int64(len(p)))
-			return v.putThrough(ctx, n, at, p, size)
+			if err := v.putThrough(ctx, n, at, p, size); err != nil {
+				return 0, err
+			}
+			return len(p), nil
 		}
 	}
-	for ; len(p) > 0; n, p = n+1, p[size:] {
+	for ; done < len(p); n, done = n+1, done+int(size) {
 		at, err := v.admit(ctx, n, size)
 		if err != nil {
-			return err
+			return done, err
 		}
-		if err := v.putThrough(ctx, n, at, p[:size], size); err != nil {
-			return err
+		if err := v.putThrough(ctx, n, at, p[done:][:size], size); err != nil {
+			return done, err
 		}
 	}
-	return nil
+	return done, nil
 }
 
 // putThrough writes whole records to the sectors that were allocated for them
