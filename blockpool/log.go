@@ -101,14 +101,16 @@ func (p *Pool) claimPointer(payload []byte) error {
 	if err != nil {
 		return err
 	}
-	for _, rec := range r.Records {
+	for _, rec := range r.Records { // all, before any of them is taken
 		b := p.buffers.get(int64(rec.Size))
 		err := p.readWhole(rec, b)
 		p.buffers.put(b)
-		if err == nil {
-			err = p.space.reserve(p.space.extent(rec.Addr, int64(rec.Size)))
-		}
 		if err != nil {
+			return err
+		}
+	}
+	for _, rec := range r.Records {
+		if err := p.space.reserve(p.space.extent(rec.Addr, int64(rec.Size))); err != nil {
 			return err
 		}
 	}
