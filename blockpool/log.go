@@ -119,7 +119,7 @@ func (p *Pool) claimPointer(payload []byte) error {
 
 // records calls f with the first n records of the log.
 func (p *Pool) records(n int, f func(intent.Kind, []byte) error) error {
-	_, err := intent.Replay(p.logArea, p.guid, p.meta.Txg(), func(_ uint64, kind intent.Kind, payload []byte) error {
+	err := intent.ReplayAgain(p.logArea, p.guid, p.meta.Txg(), func(_ uint64, kind intent.Kind, payload []byte) error {
 		if n == 0 {
 			return errEnough
 		}

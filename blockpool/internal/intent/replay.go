@@ -1,6 +1,8 @@
 package intent
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -25,25 +27,44 @@ type Copier interface {
 // An area that cannot be read is an error: to go on without it would lose what
 // was flushed.
 func Replay(a Area, guid [16]byte, committed uint64, f func(txg uint64, kind Kind, payload []byte) error) (last uint64, err error) {
-	size, err := segmentSize(a)
+	r, err := newReplayer(a, guid)
 	if err != nil {
 		return 0, err
 	}
-	r := replayer{area: a, pool: poolHash(guid), segment: size}
-	r.copier, _ = a.(Copier)
 	if last, err = r.highest(committed); err != nil {
 		return 0, err
 	}
+	return last, r.groups(committed, f)
+}
+
+// ReplayAgain is [Replay] for who knows the highest txg from it already: it reads
+// no more than the records.
+func ReplayAgain(a Area, guid [16]byte, committed uint64, f func(txg uint64, kind Kind, payload []byte) error) error {
+	r, err := newReplayer(a, guid)
+	if err != nil {
+		return err
+	}
+	return r.groups(committed, f)
+}
+
+func newReplayer(a Area, guid [16]byte) (*replayer, error) {
+	size, err := segmentSize(a)
+	if err != nil {
+		return nil, err
+	}
+	r := &replayer{area: a, pool: poolHash(guid), segment: size}
+	r.copier, _ = a.(Copier)
+	return r, nil
+}
+
+// groups replays the groups behind committed.
+func (r *replayer) groups(committed uint64, f func(uint64, Kind, []byte) error) error {
 	for txg := committed + 1; txg-committed <= segments; txg++ {
-		ended, err := r.group(txg, f)
-		if err != nil {
-			return last, err
-		}
-		if !ended {
-			break
+		if ended, err := r.group(txg, f); err != nil || !ended {
+			return err
 		}
 	}
-	return last, nil
+	return nil
 }
 
 type replayer struct {
@@ -140,32 +161,52 @@ func readFull(readAt func([]byte, int64) (int, error), p []byte, off int64) erro
 func (r *replayer) highest(committed uint64) (uint64, error) {
 	highest := committed
 	scan := func(b []byte) {
-		for off := 0; off+headerSize <= len(b); off += recordAlign {
-			if b[off] != recordMagic[0] {
-				continue
+		for off := 0; ; off++ {
+			i := bytes.Index(b[off:], recordMagic[:])
+			if i < 0 || off+i+headerSize > len(b) {
+				return
 			}
+			off += i
 			if h, ok := parseHeader(b[off:], r.pool); ok {
 				highest = max(highest, h.txg)
 			}
 		}
 	}
 	const step = 1 << 20
+	buf := make([]byte, step+headerSize)
 	total := r.segment * segments
-	buf := make([]byte, min(step+headerSize, total))
 	for off := int64(0); off < total; off += step {
 		b := buf[:min(int64(len(buf)), total-off)]
-		if err := readFull(r.area.ReadAt, b, off); err != nil {
+		if err := r.readAll(b, off, scan); err != nil {
 			return 0, fmt.Errorf("intent: %w", err)
-		}
-		scan(b)
-		if r.copier == nil {
-			continue
-		}
-		for i := range r.copier.Copies() {
-			if n, err := r.copier.ReadCopyAt(i, b, off); err == nil || n > 0 {
-				scan(b[:n])
-			}
 		}
 	}
 	return highest, nil
+}
+
+// readAll reads a part of the area, each copy of it if there are several, and
+// calls f with what it read. One copy must be readable.
+func (r *replayer) readAll(b []byte, off int64, f func([]byte)) error {
+	if r.copier == nil {
+		if err := readFull(r.area.ReadAt, b, off); err != nil {
+			return err
+		}
+		f(b)
+		return nil
+	}
+	var errs []error
+	whole := false
+	for i := range r.copier.Copies() {
+		n, err := r.copier.ReadCopyAt(i, b, off)
+		f(b[:n])
+		if n == len(b) {
+			whole = true
+		} else {
+			errs = append(errs, fmt.Errorf("copy %d: %d bytes at %d: %w", i, len(b), off, cmp.Or(err, io.ErrUnexpectedEOF)))
+		}
+	}
+	if whole {
+		return nil
+	}
+	return errors.Join(errs...)
 }
