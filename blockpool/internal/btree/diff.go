@@ -11,14 +11,20 @@ import "bytes"
 // below it is looked at: the cost is that of the difference. This needs a loader
 // that shows both trees in one state of the pool.
 func Diff(l Loader, a, b NodeID, f func(key, a, b []byte) error) error {
+	return DiffFrom(l, a, b, nil, f)
+}
+
+// DiffFrom is Diff without the keys below from. A long walk goes on there, with a
+// loader of its own for each piece.
+func DiffFrom(l Loader, a, b NodeID, from []byte, f func(key, a, b []byte) error) error {
 	if a == b {
 		return nil
 	}
-	x, err := newStream(l, a)
+	x, err := newStream(l, a, from)
 	if err != nil {
 		return err
 	}
-	y, err := newStream(l, b)
+	y, err := newStream(l, b, from)
 	if err != nil {
 		return err
 	}
@@ -85,7 +91,9 @@ type frame struct {
 	low []byte // no more than any key below n
 }
 
-func newStream(l Loader, root NodeID) (*stream, error) {
+// newStream returns a stream that begins with the first item whose key is from or
+// more; from nil it begins with the whole of the root.
+func newStream(l Loader, root NodeID, from []byte) (*stream, error) {
 	s := &stream{loader: l}
 	if root == 0 {
 		return s, nil
@@ -95,6 +103,16 @@ func newStream(l Loader, root NodeID) (*stream, error) {
 		return nil, err
 	}
 	s.path = append(s.path, frame{n: n})
+	for from != nil && s.top().n.Level() > 0 {
+		s.top().i = s.top().n.childOf(from)
+		s.settle()
+		if err := s.expand(); err != nil {
+			return nil, err
+		}
+	}
+	if from != nil {
+		s.top().i, _ = s.top().n.search(from)
+	}
 	s.settle()
 	return s, nil
 }

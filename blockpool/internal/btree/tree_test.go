@@ -147,6 +147,18 @@ func TestDifferenceCostsWhatChanged(t *testing.T) {
 	if s.Loads > 100 {
 		t.Errorf("%d of %d nodes were loaded", s.Loads, s.Len())
 	}
+	// So it does from a key in the middle.
+	s.Loads = 0
+	first := ""
+	must(t, btree.DiffFrom(s, snap, tree.Root(), key8(100_001), func(key, _, _ []byte) error {
+		if first == "" {
+			first = string(key)
+		}
+		return nil
+	}))
+	if first != string(key8(120_000)) || s.Loads > 100 {
+		t.Errorf("from 100001 on the first is %x, %d nodes were loaded", first, s.Loads)
+	}
 }
 
 // TestThousandSnapshotsDeepALookupCostsTheSame is what a chain of layers needs.
