@@ -1,0 +1,195 @@
+package blockpool
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/laminafs/lamina/blockpool/internal/btree"
+	"github.com/laminafs/lamina/blockpool/internal/format"
+	"github.com/laminafs/lamina/blockpool/internal/meta"
+	"github.com/laminafs/lamina/blockpool/internal/spacemap"
+)
+
+// Usage tells what a volume or snapshot takes, in bytes. What is written and not
+// yet durable is left aside, and so is redundancy.
+type Usage struct {
+	Referenced int64 `json:"referenced"` // that its map names
+	Exclusive  int64 `json:"exclusive"`  // of them, those that would come back if it were destroyed
+	Shared     int64 `json:"shared"`     // of them, those that others name too
+
+	Records uint64 `json:"records"` // that would come back
+	Nodes   uint64 `json:"nodes"`   // of the metadata that would come back
+}
+
+// Freed tells what destroying would bring back.
+type Freed struct {
+	Bytes   int64  `json:"bytes"`
+	Records uint64 `json:"records"`
+	Nodes   uint64 `json:"nodes"` // of the metadata
+}
+
+// Usage returns what a volume or snapshot takes. The cost is that of what only it
+// has. What was destroyed and has not come back yet counts as shared. While it is
+// written to, the figures are those of several moments.
+func (p *Pool) Usage(ctx context.Context, name string) (Usage, error) {
+	freed, err := p.UsageOf(ctx, name)
+	if err != nil {
+		return Usage{}, err
+	}
+	info, err := p.Volume(name)
+	if err != nil {
+		return Usage{}, fmt.Errorf("usage of %w", err)
+	}
+	return Usage{
+		Referenced: info.Referenced, Exclusive: freed.Bytes, Shared: info.Referenced - freed.Bytes,
+		Records: freed.Records, Nodes: freed.Nodes,
+	}, nil
+}
+
+// UsageOf returns what destroying all of several volumes and snapshots together
+// would bring back, as zfs destroy -nv does: also what they share among each other.
+func (p *Pool) UsageOf(ctx context.Context, names ...string) (Freed, error) {
+	freed, err := p.usageOf(ctx, names)
+	if err != nil {
+		return Freed{}, fmt.Errorf("usage of %s: %w", strings.Join(names, ", "), err)
+	}
+	return freed, nil
+}
+
+func (p *Pool) usageOf(ctx context.Context, names []string) (sum Freed, err error) {
+	var volumes []*volume
+	seen := map[uint64]bool{}
+	for _, name := range names {
+		v, err := p.catalogue.hold(name)
+		if err != nil {
+			return Freed{}, fmt.Errorf("%s: %w", name, err)
+		}
+		defer v.handles.Add(-1)
+		if !seen[v.id] {
+			seen[v.id] = true
+			volumes = append(volumes, v)
+		}
+	}
+	window := uint64(usageWindow)
+	for first, end := uint64(0), uint64(1); first < end; {
+		var d *dropping
+		if d, end, err = p.wouldDrop(volumes, first, window); err != nil {
+			return Freed{}, err
+		}
+		sum.Bytes += d.freed.Bytes
+		sum.Records += d.freed.Records
+		sum.Nodes += d.freed.Nodes
+		first += window
+		if d.visited < usageNodes/4 {
+			window *= 2
+		} else if d.visited > usageNodes {
+			window = max(window/2, 1)
+		}
+		if err := context.Cause(ctx); err != nil {
+			return Freed{}, err
+		}
+	}
+	return sum, nil
+}
+
+// A step of usageOf looks at the records of a window. The window is made such that
+// a step visits about usageNodes nodes, whether the volumes are dense or sparse.
+const (
+	usageWindow = 16 << 10
+	usageNodes  = 1000
+)
+
+// wouldDrop sees what dropping some volumes would free of window records from first
+// on, and returns how many records the largest of the volumes has.
+func (p *Pool) wouldDrop(volumes []*volume, first, window uint64) (d *dropping, end uint64, err error) {
+	p.view.RLock()
+	e := p.epochs.hold()
+	entries := make([]*entry, len(volumes))
+	for i, v := range volumes {
+		entries[i] = v.entry.Load()
+	}
+	p.view.RUnlock()
+	defer e.release()
+	counts := func(b meta.Bucket) *spacemap.Map {
+		return spacemap.New(func(seg uint64) ([]byte, error) { return e.view.Get(b, key64(seg)) })
+	}
+	d = &dropping{
+		walk:  walk{Loader: e, first: first, end: first + window},
+		nodes: counts(meta.NodeMap), records: counts(meta.Space),
+		nodesTaken: map[btree.NodeID]uint64{}, recordsTaken: map[format.Addr]uint64{},
+	}
+	for _, e := range entries {
+		end = max(end, e.records())
+		if e.root == 0 {
+			continue
+		}
+		if err := d.drop(e.root, anyLevel); err != nil {
+			return nil, 0, err
+		}
+	}
+	return d, end, nil
+}
+
+// A dropping plays through what dropping references would free, within a range of
+// keys: references that were taken away are subtracted from the counts that the
+// metadata has. A node lies in the range if what refers to it does, so each range
+// can be looked at by itself.
+type dropping struct {
+	walk
+	nodes, records *spacemap.Map
+	nodesTaken     map[btree.NodeID]uint64 // of those that have others left
+	recordsTaken   map[format.Addr]uint64
+	freed          Freed
+}
+
+// drop takes a reference to a node away.
+func (d *dropping) drop(id btree.NodeID, level int) error {
+	refs, err := d.nodes.Count(uint64(id))
+	if err != nil {
+		return fmt.Errorf("count of node %d: %w", id, err)
+	}
+	if !takeLast(d.nodesTaken, id, refs) {
+		return nil
+	}
+	n, err := d.load(id, level)
+	if err != nil {
+		return err
+	}
+	at, err := d.position(n)
+	if err != nil {
+		return err
+	}
+	if at >= d.first && at < d.end {
+		d.freed.Nodes++
+	}
+	if err := d.below(n, d.drop, d.dropRecord); err != nil {
+		return fmt.Errorf("node %d: %w", id, err)
+	}
+	return nil
+}
+
+func (d *dropping) dropRecord(_ uint64, rec format.Record) error {
+	refs, err := d.records.Count(uint64(rec.Addr))
+	if err != nil {
+		return fmt.Errorf("count of the record at %d: %w", rec.Addr, err)
+	}
+	if takeLast(d.recordsTaken, rec.Addr, refs) {
+		d.freed.Records++
+		d.freed.Bytes += stored(rec)
+	}
+	return nil
+}
+
+// takeLast takes one of refs references away and reports whether it was the last
+// one.
+func takeLast[K comparable](taken map[K]uint64, key K, refs uint64) bool {
+	if refs <= 1 {
+		return true
+	}
+	if taken[key]++; taken[key] < refs {
+		return false
+	}
+	delete(taken, key)
+	return true
+}
