@@ -71,7 +71,7 @@ func (p *Pool) usageOf(ctx context.Context, names []string) (sum Freed, err erro
 			volumes = append(volumes, v)
 		}
 	}
-	window := uint64(usageWindow)
+	window := uint64(firstWindow)
 	for first, end := uint64(0), uint64(1); first < end; {
 		var d *dropping
 		if d, end, err = p.wouldDrop(volumes, first, window); err != nil {
@@ -81,24 +81,13 @@ func (p *Pool) usageOf(ctx context.Context, names []string) (sum Freed, err erro
 		sum.Records += d.freed.Records
 		sum.Nodes += d.freed.Nodes
 		first += window
-		if d.visited < usageNodes/4 {
-			window *= 2
-		} else if d.visited > usageNodes {
-			window = max(window/2, 1)
-		}
+		window = nextWindow(window, d.visited)
 		if err := context.Cause(ctx); err != nil {
 			return Freed{}, err
 		}
 	}
 	return sum, nil
 }
-
-// A step of usageOf looks at the records of a window. The window is made such that
-// a step visits about usageNodes nodes, whether the volumes are dense or sparse.
-const (
-	usageWindow = 16 << 10
-	usageNodes  = 1000
-)
 
 // wouldDrop sees what dropping some volumes would free of window records from first
 // on, and returns how many records the largest of the volumes has.

@@ -16,6 +16,25 @@ type walk struct {
 	visited    int // nodes that were loaded
 }
 
+// Long walks go in steps, each in a state of its own. A step looks at a window of
+// record numbers, which is made such that it visits about windowNodes nodes, whether
+// the volumes are dense or sparse.
+const (
+	firstWindow = 16 << 10
+	windowNodes = 1000
+)
+
+// nextWindow returns how many record numbers the next step looks at.
+func nextWindow(window uint64, visited int) uint64 {
+	switch {
+	case visited < windowNodes/4:
+		return window * 2
+	case visited > windowNodes:
+		return max(window/2, 1)
+	}
+	return window
+}
+
 // anyLevel is the level of a root, of which nothing is known.
 const anyLevel = -1
 
