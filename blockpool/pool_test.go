@@ -246,6 +246,9 @@ func TestDestroyingEverythingFreesEverything(t *testing.T) {
 }
 
 func TestWritesStopBeforeTheMetadataIsFullAndDeletesDoNot(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fills 16 MiB of metadata: not in short runs, such as those with the race detector")
+	}
 	b := newBench(t, Config{MetadataSize: 16 << 20}, 1, 8<<30)
 	b.must(b.CreateVolume(ctx, "v", 4<<30, VolumeOptions{RecordSize: 4 << 10}))
 	v := b.volume("v")
