@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/laminafs/lamina/integration/stats"
 )
 
 // reference is the subject whose time is 1.
@@ -54,9 +56,9 @@ type measurement struct {
 	Values  []float64 `json:"values"`
 	Problem string    `json:"problem,omitempty"`
 
-	Span  span    `json:"span"`
-	Ratio float64 `json:"ratio,omitempty"`      // of medians
-	Pairs span    `json:"pair_ratios,omitzero"` // per round
+	Span  stats.Span `json:"span"`
+	Ratio float64    `json:"ratio,omitempty"`      // of medians
+	Pairs stats.Span `json:"pair_ratios,omitzero"` // per round
 }
 
 // overall is the geometric mean of the ratios of one subject.
@@ -74,20 +76,20 @@ func (r *report) summarize() {
 		base := w.of(reference)
 		for j := range w.Results {
 			m := &w.Results[j]
-			m.Span = spanOf(m.Values)
-			m.Ratio, m.Pairs = 0, span{}
+			m.Span = stats.SpanOf(m.Values)
+			m.Ratio, m.Pairs = 0, stats.Span{}
 			if !base.measured() || !m.measured() {
 				continue
 			}
-			m.Pairs = spanOf(pairRatios(m.Values, base.Values))
-			m.Ratio = m.Span.Median / spanOf(base.Values).Median
+			m.Pairs = stats.SpanOf(stats.PairRatios(m.Values, base.Values))
+			m.Ratio = m.Span.Median / stats.SpanOf(base.Values).Median
 			ratios[m.Subject] = append(ratios[m.Subject], m.Ratio)
 		}
 	}
 	r.Overall = nil
 	for _, s := range r.Subjects {
 		if n := len(ratios[s.Name]); n > 0 {
-			r.Overall = append(r.Overall, overall{s.Name, geometricMean(ratios[s.Name]), n})
+			r.Overall = append(r.Overall, overall{s.Name, stats.GeometricMean(ratios[s.Name]), n})
 		}
 	}
 }

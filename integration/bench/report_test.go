@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/laminafs/lamina/integration/stats"
 )
 
 // sample has a subject twice as slow as the reference in one workload and four
@@ -47,7 +49,7 @@ func sample() *report {
 func TestSummarizeComparesWithTheKernelRoundByRound(t *testing.T) {
 	r := sample()
 	m := r.Workloads[0].of("a<b")
-	if m.Ratio != 2 || m.Pairs != (span{2, 2, 0.090 / 0.030}) {
+	if m.Ratio != 2 || m.Pairs != (stats.Span{Min: 2, Median: 2, Max: 0.090 / 0.030}) {
 		t.Errorf("ratio %v, pairs %v; want 2 and 2, 2, 3", m.Ratio, m.Pairs)
 	}
 	if o, ok := r.mean("a<b"); !ok || o.Workloads != 2 || math.Abs(o.GeometricMean-math.Sqrt(0.5)) > 1e-12 {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/integration/stats"
 )
 
 // runWorker measures as the configuration in scratch says and leaves the report
@@ -135,7 +137,7 @@ func (b *bench) compare(ctx context.Context, w workload, subjects []*subject) wo
 	}
 	_, _ = b.repeat(ctx, subjects[0], w.body) // thrown away; an error comes again in round 0
 	for round := range b.config.Rounds {
-		for _, i := range rotated(len(subjects), round) {
+		for _, i := range stats.Rotated(len(subjects), round) {
 			m := &result.Results[i]
 			if m.Problem != "" || (w.serverOnly && subjects[i].name == reference) {
 				continue

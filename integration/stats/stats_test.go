@@ -1,4 +1,4 @@
-package main
+package stats
 
 import (
 	"math"
@@ -9,25 +9,25 @@ import (
 func TestSpanOfIsNotMovedByOneSlowRound(t *testing.T) {
 	for _, c := range []struct {
 		values []float64
-		want   span
+		want   Span
 	}{
-		{nil, span{}},
-		{[]float64{3}, span{3, 3, 3}},
-		{[]float64{100, 1, 2}, span{1, 2, 100}},
-		{[]float64{4, 1, 100, 2}, span{1, 3, 100}},
+		{nil, Span{}},
+		{[]float64{3}, Span{3, 3, 3}},
+		{[]float64{100, 1, 2}, Span{1, 2, 100}},
+		{[]float64{4, 1, 100, 2}, Span{1, 3, 100}},
 	} {
 		before := slices.Clone(c.values)
-		if got := spanOf(c.values); got != c.want {
-			t.Errorf("spanOf(%v) = %v, want %v", before, got, c.want)
+		if got := SpanOf(c.values); got != c.want {
+			t.Errorf("SpanOf(%v) = %v, want %v", before, got, c.want)
 		}
 		if !slices.Equal(c.values, before) {
-			t.Errorf("spanOf reordered the rounds: %v became %v", before, c.values)
+			t.Errorf("SpanOf reordered the rounds: %v became %v", before, c.values)
 		}
 	}
 }
 
 func TestPairRatiosCompareOnlyEqualRounds(t *testing.T) {
-	got := pairRatios([]float64{2, 9, 8, 1}, []float64{1, 3, 0})
+	got := PairRatios([]float64{2, 9, 8, 1}, []float64{1, 3, 0})
 	if want := []float64{2, 3}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v: a round without reference has no ratio", got, want)
 	}
@@ -40,7 +40,7 @@ func TestPairRatiosSurviveDrift(t *testing.T) {
 	for i, v := range ref {
 		slower[i] = 1.5 * v
 	}
-	if got := spanOf(pairRatios(slower, ref)); got != (span{1.5, 1.5, 1.5}) {
+	if got := SpanOf(PairRatios(slower, ref)); got != (Span{1.5, 1.5, 1.5}) {
 		t.Errorf("got %v, want 1.5 throughout", got)
 	}
 }
@@ -55,8 +55,8 @@ func TestGeometricMean(t *testing.T) {
 		{[]float64{1, 1, 8}, 2},
 		{[]float64{1, 0}, 0},
 	} {
-		if got := geometricMean(c.ratios); math.Abs(got-c.want) > 1e-12 {
-			t.Errorf("geometricMean(%v) = %v, want %v", c.ratios, got, c.want)
+		if got := GeometricMean(c.ratios); math.Abs(got-c.want) > 1e-12 {
+			t.Errorf("GeometricMean(%v) = %v, want %v", c.ratios, got, c.want)
 		}
 	}
 }
@@ -64,7 +64,7 @@ func TestGeometricMean(t *testing.T) {
 func TestRotatedGivesEverySubjectEveryPlace(t *testing.T) {
 	places := map[[2]int]int{}
 	for round := range 4 {
-		for place, subject := range rotated(4, round) {
+		for place, subject := range Rotated(4, round) {
 			places[[2]int{subject, place}]++
 		}
 	}
