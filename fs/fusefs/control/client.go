@@ -33,6 +33,22 @@ type Client struct {
 // Dial connects to the server that listens at path. Where none does any more,
 // the error is [ErrDeadServer].
 func Dial(path string) (*Client, error) {
+	conn, err := DialConn(path)
+	if errors.Is(err, ErrDeadServer) {
+		// A server renames its socket here only once it listens, so this one
+		// can never come to life.
+		os.Remove(path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Client{Timeout: DialTimeout, conn: conn, lines: bufio.NewReader(conn)}, nil
+}
+
+// DialConn is [Dial] for protocols of their own. It leaves the socket of a dead
+// server where it is: where servers come back under the same name, the one that
+// would be removed may be the next one's.
+func DialConn(path string) (*net.UnixConn, error) {
 	short, done, err := shortPath(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, ErrDeadServer
@@ -44,14 +60,11 @@ func Dial(path string) (*Client, error) {
 	conn, err := net.DialTimeout("unix", short, DialTimeout)
 	switch {
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, os.ErrNotExist):
-		// A server renames its socket here only once it listens, so this one
-		// can never come to life.
-		os.Remove(path)
 		return nil, ErrDeadServer
 	case err != nil:
 		return nil, fmt.Errorf("connect to %s: %w", path, errors.Unwrap(err))
 	}
-	return &Client{Timeout: DialTimeout, conn: conn, lines: bufio.NewReader(conn)}, nil
+	return conn.(*net.UnixConn), nil
 }
 
 // Close ends the connection.
@@ -118,7 +131,8 @@ func (e *Error) Unwrap() error {
 	return e.Errno
 }
 
-func newError(err error) *Error {
+// NewError returns err as it goes to the other side.
+func NewError(err error) *Error {
 	e := &Error{Message: err.Error()}
 	errors.As(err, &e.Errno)
 	return e

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -80,5 +81,57 @@ func TestClientNoticesTheEndOfItsServer(t *testing.T) {
 	}
 	if _, err := Dial(path); !errors.Is(err, ErrDeadServer) {
 		t.Errorf("connecting to it: %v", err)
+	}
+}
+
+// A server that comes back under the same name must not lose its socket to a client
+// that has met its predecessor.
+func TestConnectingToADeadServerMayLeaveItsSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pool.control")
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.SetUnlinkOnClose(false)
+	ln.Close() // as kill -9 leaves it
+	if _, err := DialConn(path); !errors.Is(err, ErrDeadServer) {
+		t.Errorf("%v, want ErrDeadServer", err)
+	}
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("the socket is gone: %v", err)
+	}
+	s := serve(t, path) // takes its place
+	if _, err := DialConn(path); err != nil {
+		t.Error(err)
+	}
+	s.Unlisten()
+	next := serve(t, path)
+	s.Close()
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("the end of a server has removed the socket of the next one, %s: %v", next.Path(), err)
+	}
+}
+
+func TestConnectionsOfAnotherProtocol(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pool.control")
+	s, err := ListenConns(path, func(conn *net.UnixConn) { io.Copy(conn, conn) }, log.New(io.Discard, "", 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := DialConn(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	buf := make([]byte, 5)
+	if _, err := conn.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, buf); err != nil || string(buf) != "hello" {
+		t.Errorf("%q (%v)", buf, err)
+	}
+	s.Close() // ends although the client is still there
+	if _, err := conn.Read(buf); !errors.Is(err, io.EOF) {
+		t.Errorf("after the end: %v", err)
 	}
 }

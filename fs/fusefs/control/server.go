@@ -24,11 +24,13 @@ type Handler func(request []byte) (result any, err error)
 
 // A Server answers on one socket.
 type Server struct {
-	handle Handler
-	log    *log.Logger
+	serve func(*net.UnixConn)
+	log   *log.Logger
 
 	path     string
 	listener *net.UnixListener
+
+	unlisten sync.Once
 
 	wg    sync.WaitGroup
 	mu    sync.Mutex
@@ -39,7 +41,14 @@ type Server struct {
 // and answers on it until Close. Whoever must not replace a live server finds
 // out by [Dial] first, under a lock of its own.
 func Listen(path string, handle Handler, logger *log.Logger) (*Server, error) {
-	s := &Server{handle: handle, log: logger, path: path, conns: make(map[*net.UnixConn]struct{})}
+	return ListenConns(path, func(conn *net.UnixConn) { answer(conn, handle) }, logger)
+}
+
+// ListenConns is [Listen] for protocols of their own: serve has each connection of
+// somebody who may connect to itself, and ends when its side for reading is
+// closed. The connection is closed when serve returns.
+func ListenConns(path string, serve func(*net.UnixConn), logger *log.Logger) (*Server, error) {
+	s := &Server{serve: serve, log: logger, path: path, conns: make(map[*net.UnixConn]struct{})}
 	if err := s.listen(); err != nil {
 		return nil, fmt.Errorf("make the control socket %s: %w", s.path, err)
 	}
@@ -75,10 +84,17 @@ func (s *Server) listen() error {
 	return err
 }
 
+// Unlisten removes the socket. Connections go on.
+func (s *Server) Unlisten() {
+	s.unlisten.Do(func() {
+		os.Remove(s.path)
+		s.listener.Close()
+	})
+}
+
 // Close removes the socket, ends all connections and waits for them.
 func (s *Server) Close() {
-	os.Remove(s.path)
-	s.listener.Close()
+	s.Unlisten()
 	s.mu.Lock()
 	for conn := range s.conns {
 		// Only the way in: whoever asked for the unmount that ends the server
@@ -105,7 +121,10 @@ func (s *Server) accept() {
 			conn.Close()
 			continue
 		}
-		s.wg.Go(func() { s.serve(conn) })
+		s.wg.Go(func() {
+			defer s.forget(conn)
+			s.serve(conn)
+		})
 	}
 }
 
@@ -152,19 +171,21 @@ func checkPeer(conn *net.UnixConn) error {
 	return fmt.Errorf("refused pid %d of uid %d", cred.Pid, cred.Uid)
 }
 
-func (s *Server) serve(conn *net.UnixConn) {
-	defer func() {
-		s.mu.Lock()
-		delete(s.conns, conn)
-		s.mu.Unlock()
-		conn.Close()
-	}()
+func (s *Server) forget(conn *net.UnixConn) {
+	s.mu.Lock()
+	delete(s.conns, conn)
+	s.mu.Unlock()
+	conn.Close()
+}
+
+// answer has each line of a connection answered by one line.
+func answer(conn *net.UnixConn, handle Handler) {
 	lines := bufio.NewScanner(conn)
 	lines.Buffer(nil, MaxLine)
 	for lines.Scan() {
 		var reply reply
-		if result, err := s.handle(lines.Bytes()); err != nil {
-			reply.Error = newError(err)
+		if result, err := handle(lines.Bytes()); err != nil {
+			reply.Error = NewError(err)
 		} else {
 			reply.Result = result
 		}
