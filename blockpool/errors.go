@@ -28,6 +28,8 @@ var (
 	ErrQuota error = errnoError{"quota exceeded", syscall.EDQUOT}
 	// ErrBusy refuses what cannot be done while the thing is in use.
 	ErrBusy error = errnoError{"in use", syscall.EBUSY}
+	// ErrInUse says that another process has the pool open.
+	ErrInUse error = errnoError{"another process has it open", syscall.EBUSY}
 	// ErrNeedsCheck says that metadata could not be committed: the pool is
 	// read-only until it was opened anew.
 	ErrNeedsCheck error = errnoError{"metadata could not be committed: the pool is read-only and needs a check", syscall.EROFS}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 
 	"github.com/laminafs/lamina/blockpool/internal/format"
 	"github.com/laminafs/lamina/blockpool/vdev"
@@ -150,8 +151,14 @@ func writeLabel(dev vdev.Device, l *label) error {
 	return nil
 }
 
+// A labelled is what may carry a label.
+type labelled interface {
+	io.ReaderAt
+	Path() string
+}
+
 // readLabel returns the newest whole copy.
-func readLabel(dev vdev.Device) (*label, error) {
+func readLabel(dev labelled) (*label, error) {
 	var best *label
 	var errs []error
 	b := make([]byte, labelSize)

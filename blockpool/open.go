@@ -12,6 +12,7 @@ import (
 	"github.com/laminafs/lamina/blockpool/internal/meta"
 	"github.com/laminafs/lamina/blockpool/internal/raid"
 	"github.com/laminafs/lamina/blockpool/internal/spacemap"
+	"github.com/laminafs/lamina/blockpool/vdev"
 )
 
 // OpenOptions say how a pool is opened. The zero value will do.
@@ -88,11 +89,15 @@ func (p *Pool) openMetadata(path string, o *OpenOptions) error {
 		guid = lab.pool
 	}
 	p.meta, err = meta.Open(replicas, guid, meta.Options{ReadOnly: o.ReadOnly, Event: p.replicaEvent})
+	if errors.Is(err, meta.ErrInUse) {
+		return fmt.Errorf("%w: %w", ErrInUse, err)
+	}
 	return err
 }
 
 // findReplicas returns the metadata replicas of the pool that a path leads to, and
-// the label that named them, if one did.
+// the label that named them, if one did. In a directory they may be links: a
+// replica that lies elsewhere is known, and written anew, where it lies.
 func findReplicas(path string, storage Storage) ([]string, *label, error) {
 	path, err := absolute(path)
 	if err != nil {
@@ -103,9 +108,20 @@ func findReplicas(path string, storage Storage) ([]string, *label, error) {
 		if err != nil || len(found) == 0 {
 			return nil, nil, fmt.Errorf("no meta-*.db in %s: give a replica of the metadata, or a device of the pool: %w", path, ErrNotFound)
 		}
+		for i, name := range found {
+			if to, err := os.Readlink(name); err == nil {
+				if !filepath.IsAbs(to) {
+					to = filepath.Join(path, to)
+				}
+				found[i] = to
+			}
+		}
 		return found, nil, nil
 	}
 	dev, err := storage.Open(path)
+	if errors.Is(err, vdev.ErrInUse) {
+		return nil, nil, fmt.Errorf("%w: %w", ErrInUse, err)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -127,17 +143,11 @@ func (p *Pool) replicaEvent(e meta.Event) {
 
 // load reads everything but the trees.
 func (p *Pool) load(view *meta.View, o *OpenOptions) error {
-	value, err := view.Get(meta.Config, []byte(keyConfig))
-	if err != nil {
+	if err := p.loadConfig(view); err != nil {
 		return err
 	}
-	config, guid, err := unpackConfig(value)
+	value, err := view.Get(meta.Config, []byte(keyState))
 	if err != nil {
-		return err
-	}
-	p.guid = guid
-	p.config.Store(&config)
-	if value, err = view.Get(meta.Config, []byte(keyState)); err != nil {
 		return err
 	}
 	if p.state, err = unpackState(value); err != nil {
@@ -157,6 +167,21 @@ func (p *Pool) load(view *meta.View, o *OpenOptions) error {
 		return err
 	}
 	return p.dead.load(view)
+}
+
+// loadConfig reads what the pool is called and how it is set.
+func (p *Pool) loadConfig(view *meta.View) error {
+	value, err := view.Get(meta.Config, []byte(keyConfig))
+	if err != nil {
+		return err
+	}
+	config, guid, err := unpackConfig(value)
+	if err != nil {
+		return err
+	}
+	p.guid = guid
+	p.config.Store(&config)
+	return nil
 }
 
 // newCounts makes the space maps, which read their segments when they need them.
