@@ -9,26 +9,35 @@ import (
 	"github.com/moby/sys/mountinfo"
 )
 
-// A loop is a loop device whose data lies in a volume.
-type loop struct {
-	device string   // /dev/loop3
-	file   string   // of the volume
-	mounts []string // where the device is mounted
+// A Loop is a loop device whose data lies in a volume.
+type Loop struct {
+	Device string   `json:"device"`           // /dev/loop3
+	File   string   `json:"file"`             // of the volume
+	Mounts []string `json:"mounts,omitempty"` // where the device is mounted
 }
 
-func (l loop) String() string {
-	if len(l.mounts) == 0 {
-		return fmt.Sprintf("%s (of %s)", l.device, l.file)
+func (l Loop) String() string {
+	if len(l.Mounts) == 0 {
+		return fmt.Sprintf("%s (of %s)", l.Device, l.File)
 	}
-	return fmt.Sprintf("%s (of %s, mounted on %s)", l.device, l.file, strings.Join(l.mounts, " and "))
+	return fmt.Sprintf("%s (of %s, mounted on %s)", l.Device, l.File, strings.Join(l.Mounts, " and "))
+}
+
+// Release returns the command that takes the device away.
+func (l Loop) Release() string {
+	var first []string
+	for _, on := range l.Mounts {
+		first = append(first, "umount "+on)
+	}
+	return strings.Join(append(first, "losetup -d "+l.Device), " && ")
 }
 
 // loopsBelow returns the loop devices over files below a mount point. It reads
 // what the kernel tells of the devices and touches no file: a server that looks
 // at its own mount would wait for itself.
-func loopsBelow(target string) []loop {
+func loopsBelow(target string) []Loop {
 	files, _ := filepath.Glob("/sys/block/loop*/loop/backing_file") // fails for a bad pattern only
-	var loops []loop
+	var loops []Loop
 	for _, f := range files {
 		text, err := os.ReadFile(f)
 		if err != nil {
@@ -39,10 +48,10 @@ func loopsBelow(target string) []loop {
 			continue
 		}
 		dir := filepath.Dir(filepath.Dir(f)) // /sys/block/loop3
-		loops = append(loops, loop{
-			device: "/dev/" + filepath.Base(dir),
-			file:   file,
-			mounts: mountsOf(dir),
+		loops = append(loops, Loop{
+			Device: "/dev/" + filepath.Base(dir),
+			File:   file,
+			Mounts: mountsOf(dir),
 		})
 	}
 	return loops

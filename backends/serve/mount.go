@@ -120,6 +120,9 @@ func (m *VolumeMount) Wait() error {
 	return errors.Join(failed...)
 }
 
+// Loops returns the loop devices over files of this mount.
+func (m *VolumeMount) Loops() []Loop { return loopsBelow(m.Info().Target) }
+
 // Unmount takes the mount away. A busy one gives EBUSY, and the error names the
 // loop devices that use it. With lazy it goes out of sight at once, and its
 // volumes are served until the last one is closed.
@@ -134,11 +137,7 @@ func (m *VolumeMount) Unmount(lazy bool) error {
 	}
 	var uses, first []string
 	for _, l := range loops {
-		uses = append(uses, l.String())
-		for _, on := range l.mounts {
-			first = append(first, "umount "+on)
-		}
-		first = append(first, "losetup -d "+l.device)
+		uses, first = append(uses, l.String()), append(first, l.Release())
 	}
 	return fmt.Errorf("unmount %s: %w: it is used by %s; first run: %s",
 		m.Info().Target, unix.EBUSY, strings.Join(uses, ", "), strings.Join(first, " && "))
