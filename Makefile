@@ -45,6 +45,9 @@ bench-rootless: ## the same as an ordinary user (start as root to have cold cach
 bench-quick: ## a small run that shows that every subject and workload works
 	$(GO) run ./integration/bench --quick
 
+bench-pool: ## compare the block pool with a bare file, qcow2 and btrfs (root for btrfs; qemu-utils and qemu-system-common for qcow2)
+	$(GO) run ./integration/poolbench --text integration/poolbench/results.txt --json integration/poolbench/results.json
+
 fuzz: ## each fuzz target for a little while
 	@for p in $$($(GO) list ./...); do for t in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
 		$(GO) test -run xxx -fuzz "^$$t$$" -fuzztime 10s $$p || exit 1; done; done
@@ -52,4 +55,4 @@ fuzz: ## each fuzz target for a little while
 clean: ## remove what was built
 	rm -rf $(BIN)
 
-.PHONY: help build install demo test race root-test arrows bench bench-rootless bench-quick fuzz clean
+.PHONY: help build install demo test race root-test arrows bench bench-rootless bench-quick bench-pool fuzz clean
