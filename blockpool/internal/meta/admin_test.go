@@ -251,6 +251,26 @@ func TestLaggingReplicaIsRecopiedWhenOpened(t *testing.T) {
 	m.check(t, s)
 }
 
+func TestReplicasThatWentDifferentWaysAreRefused(t *testing.T) {
+	ps := paths(scratch(t), 2)
+	create(t, ps, small).Close()
+	for i, p := range ps {
+		s := reopen(t, []string{p}, small)
+		b := new(Batch)
+		b.Put(Volumes, []byte("v"), []byte{byte(i)})
+		if err := s.Commit(1, b); err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+	}
+	if _, err := Open(ps, testGUID, small); !errors.Is(err, ErrDiverged) {
+		t.Errorf("got %v", err)
+	}
+	if s := reopen(t, ps[1:], small); s.Txg() != 1 {
+		t.Errorf("txg %d", s.Txg())
+	}
+}
+
 func TestMissingReplicaIsNotCreatedButNamed(t *testing.T) {
 	ps := paths(scratch(t), 2)
 	create(t, ps[:1], small).Close()

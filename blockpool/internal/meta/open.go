@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 )
 
 // Create makes the replicas of a new pool's metadata, without any entry and at
@@ -44,7 +45,10 @@ func Create(paths []string, guid GUID, o Options) (_ *Store, err error) {
 		}
 	}
 	s.replicas = made
-	return s, s.publish(made, rec)
+	if err := s.publish(made, rec); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 func checkPaths(paths []string) error {
@@ -68,6 +72,9 @@ func checkPaths(paths []string) error {
 // other. When that fails too, a replica whose structure is sound is used, and
 // its damaged values give errors when they are read; without one the error
 // wraps format.ErrDamaged.
+//
+// Files of two pools, or with different commits under one number, are refused
+// with ErrForeign and ErrDiverged; files in use with ErrInUse.
 //
 // A file that does not exist or cannot be read is not created: the directory
 // may be one where a device is not mounted. [Store.Failed] has it.
@@ -133,6 +140,23 @@ func (s *Store) openAll(paths []string, guid GUID) error {
 			}
 		}
 		m.found, m.problem = f.rec.txg, cmp.Or(f.err(), f.lost)
+	}
+	return s.diverged()
+}
+
+// diverged fails when replicas have different commits under the same number.
+// One of them went on without the other, which nobody can tell from here.
+func (s *Store) diverged() error {
+	for i, a := range s.replicas {
+		for _, b := range s.replicas[:i] {
+			if a.r == nil || b.r == nil || a.found != b.found {
+				continue
+			}
+			x, y := a.r.finding.rec, b.r.finding.rec
+			if x != y && x.guid != (GUID{}) && y.guid != (GUID{}) {
+				return fmt.Errorf("meta: %s of %v and %s of %v, txg %d: %w", b.path, time.Unix(0, y.time), a.path, time.Unix(0, x.time), a.found, ErrDiverged)
+			}
+		}
 	}
 	return nil
 }
@@ -252,7 +276,7 @@ func (s *Store) abandon() {
 		closing := s.unpin(s.now)
 		s.now = nil
 		s.mu.Unlock()
-		closeAll(closing)
+		drop(closing)
 	}
 	for _, m := range s.replicas {
 		if m.r != nil {

@@ -23,6 +23,9 @@ var (
 	ErrFull = errors.New("the metadata has reached its greatest size")
 	// ErrForeign says that a file is metadata of another pool.
 	ErrForeign = errors.New("belongs to another pool")
+	// ErrDiverged says that replicas have different commits under the same
+	// number: one that had failed, or whose device was away, was not left out.
+	ErrDiverged = errors.New("the replicas have gone different ways")
 	// ErrReadOnly says that the store was opened for reading.
 	ErrReadOnly = errors.New("the metadata is open for reading only")
 	// ErrClosed says that the store, or the view, has been closed.

@@ -91,7 +91,8 @@ func (s *Store) publish(done []*member, rec record) error {
 	}
 	s.now = p
 	s.mu.Unlock()
-	return closeAll(closing)
+	drop(closing)
+	return nil
 }
 
 // hold returns the last commit with a reference of the caller's.
@@ -105,11 +106,11 @@ func (s *Store) hold() (*pin, error) {
 	return s.now, nil
 }
 
-func (s *Store) release(p *pin) error {
+func (s *Store) release(p *pin) {
 	s.mu.Lock()
 	closing := s.unpin(p)
 	s.mu.Unlock()
-	return closeAll(closing)
+	drop(closing)
 }
 
 // unpin drops one reference; with the last, the replicas' own. Locked: mu.

@@ -209,7 +209,8 @@ func (s *Store) RemoveReplica(path string) error {
 		closing = s.unref(m.r)
 	}
 	s.mu.Unlock()
-	return errors.Join(closeAll(closing), s.publish(others, s.record()))
+	drop(closing)
+	return s.publish(others, s.record())
 }
 
 func (s *Store) member(path string) (*member, error) {
@@ -251,7 +252,10 @@ func (s *Store) recopy(m *member) error {
 		}
 	}
 	s.mu.Unlock()
-	err = errors.Join(closeAll(closing), s.publish(all, p.rec))
-	s.opts.Event(Event{Kind: Rebuilt, Path: m.path, Err: err})
-	return err
+	drop(closing)
+	if err := s.publish(all, p.rec); err != nil {
+		return err
+	}
+	s.opts.Event(Event{Kind: Rebuilt, Path: m.path})
+	return nil
 }

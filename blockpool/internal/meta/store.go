@@ -146,7 +146,7 @@ func (s *Store) fail(m *member, err error) {
 	m.r, m.err = nil, err
 	closing := s.unref(r)
 	s.mu.Unlock()
-	closeAll(closing)
+	drop(closing)
 	s.opts.Event(Event{Kind: Failed, Path: m.path, Err: err})
 }
 
@@ -193,6 +193,10 @@ func closeAll(closing []*replica) error {
 	}
 	return errors.Join(errs...)
 }
+
+// drop closes replicas that have failed or been replaced. Nothing is read from
+// or written to their files any more, so an error would say nothing.
+func drop(closing []*replica) { _ = closeAll(closing) }
 
 // unref drops one reference and returns the replica if it was the last, to be
 // closed without mu.

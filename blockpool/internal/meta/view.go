@@ -29,12 +29,12 @@ func (s *Store) View() (*View, error) {
 // Txg returns the number of the commit that the view shows.
 func (v *View) Txg() uint64 { return v.p.rec.txg }
 
-// Close ends the view. Values that it returned stay valid.
-func (v *View) Close() error {
-	if v.closed.Swap(true) {
-		return nil
+// Close ends the view, which nothing may be using any more. Values that it
+// returned stay valid.
+func (v *View) Close() {
+	if !v.closed.Swap(true) {
+		v.p.s.release(v.p)
 	}
-	return v.p.s.release(v.p)
 }
 
 // Get returns the value of a key, nil when the key is absent; an empty value
