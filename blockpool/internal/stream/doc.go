@@ -12,8 +12,8 @@
 // Numbers are little-endian, or unsigned varints (LEB128) where it says so.
 //
 //	header   magic 8, version u16, length u16, zero u32, fields, check u64
-//	fields   pool u64, volume u64, from u64, to u64, size u64, resume u64,
-//	         record size u32, name (length u16, bytes),
+//	fields   ids of pool, volume, from, to (16 each), size u64, resume u64,
+//	         record size u32, name, name of from (length u16, bytes of each),
 //	         features (count u8, then length u8, bytes of each)
 //	frame    length of payload u32, kind u8, flags u8, zero u16, payload, check u64
 //	Write    1: codec u8, record varint, bytes as stored

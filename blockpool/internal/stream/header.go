@@ -20,22 +20,25 @@ const Version = 1
 const magic = "\x8bLAM\r\n\x1a\n"
 
 const (
-	prefixSize  = 16      // magic, version, length, zero
-	fieldsSize  = 52      // those of fixed size
-	maxName     = 1024    // bytes
-	maxFields   = 8 << 10 // bytes of a header
+	prefixSize  = 16        // magic, version, length, zero
+	fieldsSize  = 4*16 + 20 // those of fixed size
+	maxName     = 1024      // bytes
+	maxFields   = 8 << 10   // bytes of a header
 	maxFeatures = 16
 	featureZstd = "zstd" // there may be packs
 )
 
-// A Header says what a stream is about. Ids of pools, volumes and snapshots are
-// those that they got when they were made, and never 0.
+// An ID names a pool, volume or snapshot for good: its guid.
+type ID [16]byte
+
+// A Header says what a stream is about.
 type Header struct {
-	Pool       uint64
-	Volume     uint64
-	Name       string // of the volume, for people
-	From       uint64 // snapshot that the receiver must have; 0 for a full stream
-	To         uint64 // snapshot that it has afterwards
+	Pool       ID
+	Volume     ID
+	Name       string // of the snapshot, VOLUME@NAME
+	FromName   string // of the snapshot that the receiver must have, for people
+	From       ID     // that snapshot; zeros for a full stream
+	To         ID     // the snapshot that it has afterwards
 	Size       uint64 // of the volume in To, in bytes
 	RecordSize uint32 // bytes, a power of two
 	Resume     uint64 // first record that the receiver does not have yet from an earlier stream
@@ -53,7 +56,7 @@ func (h Header) Records() uint64 {
 
 func (h Header) check() error {
 	switch {
-	case h.Pool == 0 || h.Volume == 0 || h.To == 0:
+	case h.Pool == ID{} || h.Volume == ID{} || h.To == ID{}:
 		return errors.New("a pool, volume or snapshot without an id")
 	case h.From == h.To:
 		return errors.New("from and to are the same snapshot")
@@ -63,10 +66,13 @@ func (h Header) check() error {
 		return fmt.Errorf("records of %d bytes", h.RecordSize)
 	case h.Resume > h.Records():
 		return fmt.Errorf("continues at record %d of %d", h.Resume, h.Records())
-	case len(h.Name) > maxName || !utf8.ValidString(h.Name):
-		return fmt.Errorf("%.40q is no name of a volume", h.Name)
 	case len(h.Features) > maxFeatures:
 		return fmt.Errorf("%d features", len(h.Features))
+	}
+	for _, name := range []string{h.Name, h.FromName} {
+		if len(name) > maxName || !utf8.ValidString(name) {
+			return fmt.Errorf("%.40q is no name of a snapshot", name)
+		}
 	}
 	for _, f := range h.Features {
 		if f == "" || len(f) > 255 || !utf8.ValidString(f) {
@@ -80,12 +86,15 @@ func (h Header) check() error {
 func (h Header) pack() []byte {
 	b := append([]byte(magic), make([]byte, prefixSize-len(magic))...)
 	le := binary.LittleEndian
-	for _, v := range []uint64{h.Pool, h.Volume, h.From, h.To, h.Size, h.Resume} {
-		b = le.AppendUint64(b, v)
+	for _, id := range []ID{h.Pool, h.Volume, h.From, h.To} {
+		b = append(b, id[:]...)
 	}
+	b = le.AppendUint64(b, h.Size)
+	b = le.AppendUint64(b, h.Resume)
 	b = le.AppendUint32(b, h.RecordSize)
-	b = le.AppendUint16(b, uint16(len(h.Name)))
-	b = append(b, h.Name...)
+	for _, name := range []string{h.Name, h.FromName} {
+		b = append(le.AppendUint16(b, uint16(len(name))), name...)
+	}
 	b = append(b, byte(len(h.Features)))
 	for _, f := range h.Features {
 		b = append(append(b, byte(len(f))), f...)
@@ -115,8 +124,8 @@ func parsePrefix(b []byte) (int, error) {
 func unpackFields(b []byte) (Header, error) {
 	le := binary.LittleEndian
 	h := Header{
-		Pool: le.Uint64(b), Volume: le.Uint64(b[8:]), From: le.Uint64(b[16:]), To: le.Uint64(b[24:]),
-		Size: le.Uint64(b[32:]), Resume: le.Uint64(b[40:]), RecordSize: le.Uint32(b[48:]),
+		Pool: ID(b), Volume: ID(b[16:]), From: ID(b[32:]), To: ID(b[48:]),
+		Size: le.Uint64(b[64:]), Resume: le.Uint64(b[72:]), RecordSize: le.Uint32(b[80:]),
 	}
 	short := errors.New("the header is cut off")
 	take := func(n int) (s string) {
@@ -128,13 +137,15 @@ func unpackFields(b []byte) (Header, error) {
 		return s
 	}
 	b = b[fieldsSize:]
-	n := take(2)
-	if n == "" {
-		return h, short
-	}
-	size := int(n[0]) | int(n[1])<<8
-	if h.Name = take(size); len(h.Name) != size {
-		return h, short
+	for _, name := range []*string{&h.Name, &h.FromName} {
+		n := take(2)
+		if n == "" {
+			return h, short
+		}
+		size := int(n[0]) | int(n[1])<<8
+		if *name = take(size); len(*name) != size {
+			return h, short
+		}
 	}
 	count := take(1)
 	if count == "" {

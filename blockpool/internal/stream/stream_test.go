@@ -16,7 +16,10 @@ import (
 	"github.com/laminafs/lamina/blockpool/internal/format"
 )
 
-var testHeader = Header{Pool: 0x1122334455667788, Volume: 5, Name: "images/bäse", From: 7, To: 9, Size: 40*4096 + 100, RecordSize: 4096}
+var testHeader = Header{
+	Pool: ID{0x11, 0x22, 15: 0x88}, Volume: ID{5}, From: ID{7}, To: ID{9}, Name: "images/bäse@b", FromName: "images/bäse@a",
+	Size: 40*4096 + 100, RecordSize: 4096,
+}
 
 // data returns a record's bytes, which compress to about a quarter.
 func data(record uint64, n int) []byte {
@@ -269,7 +272,7 @@ func TestFramesCannotBeLostDoubledMovedOrMixed(t *testing.T) {
 		}
 
 		h := testHeader
-		h.To++
+		h.To[0]++
 		level := 0
 		if name == "zstd" {
 			level = 2
@@ -363,9 +366,9 @@ func TestWriterRefusesWhatTheReaderWould(t *testing.T) {
 
 func TestBadHeadersAreRefused(t *testing.T) {
 	for name, spoil := range map[string]func(*Header){
-		"no pool":          func(h *Header) { h.Pool = 0 },
-		"no volume":        func(h *Header) { h.Volume = 0 },
-		"no snapshot":      func(h *Header) { h.To = 0 },
+		"no pool":          func(h *Header) { h.Pool = ID{} },
+		"no volume":        func(h *Header) { h.Volume = ID{} },
+		"no snapshot":      func(h *Header) { h.To = ID{} },
 		"from is to":       func(h *Header) { h.From = h.To },
 		"size":             func(h *Header) { h.Size = 1 << 63 },
 		"record size":      func(h *Header) { h.RecordSize = 5000 },
@@ -373,6 +376,7 @@ func TestBadHeadersAreRefused(t *testing.T) {
 		"huge record":      func(h *Header) { h.RecordSize = 256 << 10 },
 		"resume":           func(h *Header) { h.Resume = 42 },
 		"name":             func(h *Header) { h.Name = "\xff" },
+		"name of from":     func(h *Header) { h.FromName = "\xff" },
 		"long name":        func(h *Header) { h.Name = string(make([]byte, 1025)) },
 		"unnamed feature":  func(h *Header) { h.Features = []string{""} },
 		"too many of them": func(h *Header) { h.Features = make([]string, 17) },

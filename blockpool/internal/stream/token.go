@@ -13,7 +13,7 @@ import (
 // the receiver prints and the sender takes; it cannot be mistaken for an option
 // and needs no quoting in a shell.
 type Token struct {
-	Pool, Volume, From, To uint64 // as in Header
+	Pool, Volume, From, To ID // as in Header
 	Size                   uint64
 	RecordSize             uint32
 	Cursor                 uint64 // of the last Checkpoint that was applied
@@ -24,7 +24,7 @@ var ErrToken = errors.New("not a whole resume token")
 
 const (
 	tokenPrefix = "lam1."
-	tokenSize   = 56 // 6 numbers of 8 bytes, the record size, crc32c
+	tokenSize   = 4*16 + 3*8 // 4 ids, 2 numbers of 8 bytes, the record size, crc32c
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -42,9 +42,11 @@ func (t Token) Continues(h Header) bool { return h.Token(h.Resume) == t }
 func (t Token) String() string {
 	le := binary.LittleEndian
 	var b []byte
-	for _, v := range []uint64{t.Pool, t.Volume, t.From, t.To, t.Size, t.Cursor} {
-		b = le.AppendUint64(b, v)
+	for _, id := range []ID{t.Pool, t.Volume, t.From, t.To} {
+		b = append(b, id[:]...)
 	}
+	b = le.AppendUint64(b, t.Size)
+	b = le.AppendUint64(b, t.Cursor)
 	b = le.AppendUint32(b, t.RecordSize)
 	b = le.AppendUint32(b, crc32.Checksum(b, castagnoli))
 	return tokenPrefix + base64.RawURLEncoding.EncodeToString(b)
@@ -61,12 +63,12 @@ func ParseToken(s string) (Token, error) {
 		return Token{}, fmt.Errorf("token of %d characters: %w", len(s), ErrToken)
 	}
 	le := binary.LittleEndian
-	if le.Uint32(b[52:]) != crc32.Checksum(b[:52], castagnoli) {
+	if sum := b[tokenSize-4:]; le.Uint32(sum) != crc32.Checksum(b[:tokenSize-4], castagnoli) {
 		return Token{}, fmt.Errorf("token with a wrong checksum: %w", ErrToken)
 	}
 	t := Token{
-		Pool: le.Uint64(b), Volume: le.Uint64(b[8:]), From: le.Uint64(b[16:]), To: le.Uint64(b[24:]),
-		Size: le.Uint64(b[32:]), Cursor: le.Uint64(b[40:]), RecordSize: le.Uint32(b[48:]),
+		Pool: ID(b), Volume: ID(b[16:]), From: ID(b[32:]), To: ID(b[48:]),
+		Size: le.Uint64(b[64:]), Cursor: le.Uint64(b[72:]), RecordSize: le.Uint32(b[80:]),
 	}
 	if t.String() != s { // the decoder skips line ends
 		return Token{}, fmt.Errorf("token with line ends: %w", ErrToken)

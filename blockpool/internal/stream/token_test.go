@@ -46,8 +46,8 @@ func TestStreamThatContinuesAnotherIsNotMixedUp(t *testing.T) {
 		t.Error("the right stream is refused")
 	}
 	for _, spoil := range []func(*Header){
-		func(h *Header) { h.Resume = 13 }, func(h *Header) { h.To++ }, func(h *Header) { h.From++ },
-		func(h *Header) { h.Volume++ }, func(h *Header) { h.Pool++ }, func(h *Header) { h.Size++ },
+		func(h *Header) { h.Resume = 13 }, func(h *Header) { h.To[3]++ }, func(h *Header) { h.From[3]++ },
+		func(h *Header) { h.Volume[3]++ }, func(h *Header) { h.Pool[3]++ }, func(h *Header) { h.Size++ },
 		func(h *Header) { h.RecordSize *= 2 },
 	} {
 		other := h
