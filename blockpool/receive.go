@@ -59,6 +59,7 @@ func (p *Pool) receive(ctx context.Context, src io.Reader, name string, o Receiv
 	defer x.v.handles.Add(-1)
 	if err := x.take(ctx, r); err != nil {
 		// Crash from here on, or before: what the last durable cursor says.
+		_ = x.flush(ctx) // what is not written now is sent once more
 		return VolumeInfo{}, x.keep(ctx, err)
 	}
 	// Crash before this is durable: all has arrived, and nothing is to be seen.
