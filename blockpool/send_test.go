@@ -160,16 +160,16 @@ func TestReceiveGoesOnAfterAKill(t *testing.T) {
 	a := newBench(t, Config{}, 1, 512<<20)
 	b := newBench(t, Config{}, 1, 512<<20)
 	freeB := b.space.available(0)
-	a.must(a.CreateVolume(ctx, "v", 100<<20, VolumeOptions{}))
+	a.must(a.CreateVolume(ctx, "v", 50<<20, VolumeOptions{}))
 	v := a.volume("v")
-	if _, err := v.WriteAt(fill(100<<20, 1), 0); err != nil {
+	if _, err := v.WriteAt(fill(50<<20, 1), 0); err != nil {
 		t.Fatal(err)
 	}
 	v.Close()
 	a.must(a.Snapshot(ctx, "v", "v@1"))
 	s := a.sent("", "v@1")
 	killed := errors.New("killed")
-	_, err := b.Receive(ctx, io.MultiReader(bytes.NewReader(s[:80<<20]), readerFunc(func() error {
+	_, err := b.Receive(ctx, io.MultiReader(bytes.NewReader(s[:45<<20]), readerFunc(func() error {
 		b.must(b.Sync(ctx)) // the cursor is on its way; what matters is that it needs no end of the stream
 		b.crash()
 		return killed
@@ -181,7 +181,7 @@ func TestReceiveGoesOnAfterAKill(t *testing.T) {
 	b.must(err)
 	parsed, err := stream.ParseToken(token)
 	if b.must(err); parsed.Cursor < 30<<20/(16<<10) {
-		t.Errorf("after 80 MB the cursor is at record %d", parsed.Cursor)
+		t.Errorf("after 45 MB the cursor is at record %d", parsed.Cursor)
 	}
 	if _, err := b.Receive(ctx, bytes.NewReader(a.sentSince(token)), "v", ReceiveOptions{}); err != nil {
 		t.Fatal(err)

@@ -262,6 +262,11 @@ func (v *volume) punch(ctx context.Context, first, end uint64, size int64) error
 	}
 	unlock := v.pool.locks.lock(v.id, first, end)
 	defer unlock()
+	return v.cut(ctx, first, end, size)
+}
+
+// cut makes records first to end-1, whose locks are held, a hole.
+func (v *volume) cut(ctx context.Context, first, end uint64, size int64) error {
 	return v.pool.enter(ctx, func(g *txg) error {
 		change := intent.AppendRange(nil, intent.RangeRecord{Volume: v.id, Offset: first * uint64(size), Length: (end - first) * uint64(size)})
 		if _, err := v.pool.log.Append(g.number, intent.Zero, change); err != nil {
