@@ -81,9 +81,10 @@ func (s *pass) saveChunk(c *chunk) {
 	s.batch.Put(meta.Chunks, key64(uint64(c.Base)), c.Append(nil))
 }
 
-// allChunks returns the chunks as this txg has them.
+// allChunks returns the chunks as this txg has them, and as they were where
+// somebody may still write to them so.
 func (s *pass) allChunks() []*chunk {
-	return append(s.p.space.all(), s.chunks...)
+	return slices.Concat(s.p.space.all(), s.p.space.allGhosts(), s.chunks, s.moved)
 }
 
 // all returns all chunks, by base.
@@ -222,7 +223,7 @@ func (d *device) gaps(chunks []*chunk) (gaps []gap) {
 	}
 	slices.SortFunc(taken, func(a, b gap) int { return cmp.Compare(a.at, b.at) })
 	at := int64(labelSpace)
-	for _, t := range append(taken, gap{d.state.size, 0}) {
+	for _, t := range append(taken, gap{d.state.Load().size, 0}) {
 		if n := (t.at - at) / extentUnit * extentUnit; n > 0 {
 			gaps = append(gaps, gap{at, n})
 		}

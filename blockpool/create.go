@@ -125,9 +125,9 @@ func (b *builder) openDevices() error {
 			return err
 		}
 		id := uint32(i + 1)
-		b.devices = append(b.devices, &device{id: id, dev: dev, state: &deviceState{
+		b.devices = append(b.devices, newDevice(deviceState{
 			id: id, guid: newGUID(), path: spec.Path, size: dev.Size(), added: time.Now(),
-		}})
+		}, dev))
 		if dev.Size() < minDeviceSize {
 			return invalidf("%s has %d bytes, a device needs %d at least", spec.Path, dev.Size(), minDeviceSize)
 		}
@@ -189,8 +189,8 @@ func (b *builder) build() error {
 	s := &pass{p: p, g: newTxg(1), state: state{nextAddr: segmentUnits, nextDevice: uint64(len(b.devices))}}
 	logSize, total := b.o.LogSize, int64(0)
 	for _, d := range b.devices {
-		total += d.state.size
-		s.saveDevice(d, *d.state)
+		total += d.state.Load().size
+		s.saveDevice(d, *d.state.Load())
 	}
 	if logSize == 0 {
 		logSize = min(max(total/64, 3*extentUnit), 96<<20)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/laminafs/lamina/blockpool/internal/meta"
@@ -17,8 +18,16 @@ import (
 // A device is one of the pool's, there or not.
 type device struct {
 	id    uint32
-	state *deviceState // as committed; replaced, never changed; guarded by devices.mu
-	dev   vdev.Device  // nil when it is missing
+	state atomic.Pointer[deviceState] // as committed; replaced, never changed
+	dev   vdev.Device                 // nil when it is missing
+
+	faults atomic.Uint64 // how often it was faulted
+}
+
+func newDevice(state deviceState, dev vdev.Device) *device {
+	d := &device{id: state.id, dev: dev}
+	d.state.Store(&state)
+	return d
 }
 
 // devices are those of the pool, by id.
@@ -47,7 +56,7 @@ func (d *devices) get(id uint32) *device {
 // usable returns the devices that new chunks may be made on.
 func (d *devices) usable() (list []*device) {
 	for _, dev := range d.all() {
-		if dev.dev != nil && dev.state.away == 0 && !dev.state.leaving {
+		if dev.dev != nil && dev.state.Load().away == 0 && !dev.state.Load().leaving {
 			list = append(list, dev)
 		}
 	}
@@ -73,11 +82,7 @@ func (d *devices) remove(dev *device) {
 // txg is durable.
 func (s *pass) saveDevice(d *device, state deviceState) {
 	s.batch.Put(meta.Devices, key64(uint64(d.id)), state.pack())
-	s.after = append(s.after, func() {
-		s.p.devices.mu.Lock()
-		d.state = &state
-		s.p.devices.mu.Unlock()
-	})
+	s.after = append(s.after, func() { d.state.Store(&state) })
 }
 
 // online reports whether a device is there and has not failed.
@@ -109,7 +114,7 @@ func (p *Pool) writeLabels(txg uint64) error {
 // labelOf returns what the label of a device is to say.
 func (p *Pool) labelOf(d *device, txg uint64) *label {
 	return &label{
-		pool: p.guid, name: p.Config().Name, device: d.id, deviceGUID: d.state.guid, size: d.state.size,
+		pool: p.guid, name: p.Config().Name, device: d.id, deviceGUID: d.state.Load().guid, size: d.state.Load().size,
 		txg: txg, replicas: p.replicaPaths(), failed: p.meta.Failed(),
 	}
 }
@@ -136,9 +141,7 @@ func (p *Pool) Devices() []DeviceInfo {
 	chunks, status := p.space.all(), p.array.Status()
 	var list []DeviceInfo
 	for _, d := range p.devices.all() {
-		p.devices.mu.RLock()
-		st := *d.state
-		p.devices.mu.RUnlock()
+		st := *d.state.Load()
 		i := DeviceInfo{ID: d.id, GUID: st.guid, Path: st.path, Size: st.size, Added: st.added, Missed: st.away, State: "online"}
 		for _, st := range status {
 			if uint32(st.ID) == d.id {
@@ -179,19 +182,25 @@ func (p *Pool) faulted(id raid.DeviceID, op string, cause error) {
 		return
 	}
 	if p.online(d) {
-		p.events.add(Event{Kind: EventDevice, Object: d.state.path, Text: fmt.Sprintf("%s failed: %v", op, cause)})
+		p.events.add(Event{Kind: EventDevice, Object: d.state.Load().path, Text: fmt.Sprintf("%s failed: %v", op, cause)})
 		return
 	}
+	d.faults.Add(1)
 	since := p.meta.Txg() + 1
-	p.events.add(Event{Kind: EventDevice, Object: d.state.path, Text: fmt.Sprintf("device faulted: %s: %v", op, cause)})
-	p.later(&task{run: func(s *pass) error {
-		if d.state.away == 0 {
-			state := *d.state
+	p.events.add(Event{Kind: EventDevice, Object: d.state.Load().path, Text: fmt.Sprintf("device faulted: %s: %v", op, cause)})
+	p.later(p.noteAway(d.id, since))
+}
+
+// noteAway returns a task that notes the first txg that a device misses.
+func (p *Pool) noteAway(id uint32, since uint64) *task {
+	return &task{run: func(s *pass) error {
+		if d := p.devices.get(id); d != nil && d.state.Load().away == 0 {
+			state := *d.state.Load()
 			state.away = since
 			s.saveDevice(d, state)
 		}
 		return nil
-	}})
+	}}
 }
 
 // deviceAt opens the device with a label of this pool at one of the places where

@@ -11,7 +11,8 @@ import (
 
 // An epoch is a committed state that readers may still look at. What the next
 // txg frees stays as it is until every reader of this epoch, and of those before
-// it, is done.
+// it, is done. Who writes records holds one too: chunks that lie elsewhere since
+// the next txg are written as they were until then.
 type epoch struct {
 	list *epochs
 	txg  uint64
@@ -21,6 +22,7 @@ type epoch struct {
 	// guarded by list.mu
 	readers int
 	freed   []extent // by the txg after this one; free when this epoch is over
+	over    []func() // called then
 }
 
 // epochs are the states that readers look at, from the oldest to the current.
@@ -55,14 +57,15 @@ func (e *epoch) release() {
 	e.list.end(over)
 }
 
-// advance makes next the current epoch; freed is what its txg has freed. It
-// returns the epochs that are over, for end.
-func (s *epochs) advance(next *epoch, freed []extent) (over []*epoch) {
+// advance makes next the current epoch; freed is what its txg has freed, and then
+// is called when the last who may know the state before is done. It returns the
+// epochs that are over, for end.
+func (s *epochs) advance(next *epoch, freed []extent, then ...func()) (over []*epoch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next.list = s
 	if n := len(s.list); n > 0 {
-		s.list[n-1].freed = freed
+		s.list[n-1].freed, s.list[n-1].over = freed, then
 	}
 	s.list = append(s.list, next)
 	return s.overLocked()
@@ -82,6 +85,9 @@ func (s *epochs) end(over []*epoch) {
 	for _, e := range over {
 		e.view.Close()
 		s.after(e.freed)
+		for _, f := range e.over {
+			f()
+		}
 	}
 }
 

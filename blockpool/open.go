@@ -35,7 +35,7 @@ func Open(path string, o OpenOptions) (_ *Pool, err error) {
 		o.Storage = Files
 	}
 	p := &Pool{
-		tune: o.Tunables.withDefaults(), space: newSpace(), catalogue: newCatalogue(),
+		tune: o.Tunables.withDefaults(), storage: o.Storage, space: newSpace(), catalogue: newCatalogue(),
 		wake: make(chan struct{}, 1), quit: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	p.nodes = newNodeCache(p.tune.NodeCache)
@@ -75,6 +75,7 @@ func Open(path string, o OpenOptions) (_ *Pool, err error) {
 		return nil, err
 	}
 	go p.syncLoop()
+	p.continueScrub()
 	return p, nil
 }
 
@@ -153,6 +154,7 @@ func (p *Pool) load(view *meta.View, o *OpenOptions) error {
 	if p.state, err = unpackState(value); err != nil {
 		return err
 	}
+	p.tours.lastNode.Store(p.state.nextNode)
 	p.newCounts()
 	if err := p.loadDevices(view, o); err != nil {
 		return err
@@ -164,6 +166,9 @@ func (p *Pool) load(view *meta.View, o *OpenOptions) error {
 		return err
 	}
 	if err := p.loadCatalogue(view); err != nil {
+		return err
+	}
+	if err := p.loadScrub(view); err != nil {
 		return err
 	}
 	return p.dead.load(view)
@@ -215,7 +220,7 @@ func newArray(p *Pool) *raid.Array {
 func (p *Pool) healed(id raid.DeviceID, off, n int64) {
 	path := fmt.Sprintf("device %d", id)
 	if d := p.devices.get(uint32(id)); d != nil {
-		path = d.state.path
+		path = d.state.Load().path
 	}
 	p.events.add(Event{Kind: EventHealed, Object: path, Text: fmt.Sprintf("%d bytes at %d were wrong and are mended", n, off)})
 }
@@ -232,14 +237,13 @@ func (p *Pool) loadDevices(view *meta.View, o *OpenOptions) error {
 		if err != nil {
 			return err
 		}
-		d := &device{id: st.id, state: st}
-		p.devices.add(d)
 		dev, err := o.deviceAt(st, p.guid)
+		p.devices.add(newDevice(*st, dev))
 		if err != nil {
 			p.events.add(Event{Kind: EventDevice, Object: st.path, Text: fmt.Sprintf("device is missing: %v", err)})
+			p.later(p.noteAway(st.id, txg+1)) // it misses even what the intent log brings back
 			return nil
 		}
-		d.dev = dev
 		l, err := readLabel(dev)
 		if err != nil {
 			return err
@@ -265,8 +269,8 @@ func (p *Pool) checkChunks() error {
 		for _, col := range c.Columns {
 			if d := p.devices.get(uint32(col.Device)); d == nil || d.dev == nil {
 				lost++
-				if d != nil && !slices.Contains(missing, d.state.path) {
-					missing = append(missing, d.state.path)
+				if d != nil && !slices.Contains(missing, d.state.Load().path) {
+					missing = append(missing, d.state.Load().path)
 				}
 			}
 		}

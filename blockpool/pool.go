@@ -22,6 +22,7 @@ type Pool struct {
 	config atomic.Pointer[Config]
 	tune   Tunables
 
+	storage Storage
 	meta    *meta.Store
 	array   *raid.Array
 	log     *intent.Log
@@ -34,6 +35,9 @@ type Pool struct {
 	epochs    epochs
 	dead      dead
 	events    events
+	tours     tours
+	jobs      jobs
+	scrub     scrub
 
 	locks   recordLocks
 	buffers buffers
@@ -172,6 +176,7 @@ func (p *Pool) flush(ctx context.Context) error {
 func (p *Pool) Close() error {
 	err := ErrClosed
 	p.closing.Do(func() {
+		p.jobs.end()
 		closed := error(ErrClosed)
 		p.failure.CompareAndSwap(nil, &closed) // no changes from here on
 		close(p.quit)
@@ -192,6 +197,7 @@ func (p *Pool) Abandon() {
 		closed := error(ErrClosed)
 		p.failure.CompareAndSwap(nil, &closed)
 		p.abandoned.Store(true)
+		p.jobs.end()
 		close(p.quit)
 		<-p.stopped
 		p.letGo()

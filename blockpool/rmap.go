@@ -54,7 +54,7 @@ func (p *Pool) rmapDevice(ctx context.Context, device string, off, n int64, f fu
 		return ErrInvalid
 	}
 	for _, d := range p.devices.all() {
-		if d.state.path == device {
+		if d.state.Load().path == device {
 			return p.rmap(ctx, p.areasOf(raid.DeviceID(d.id), off, off+n), f)
 		}
 	}

@@ -90,7 +90,7 @@ func TestRmapFindsEveryRecordInTheRange(t *testing.T) {
 						want[p] = x
 					}
 				}
-				b.must(b.RmapDevice(ctx, d.state.path, off, n, collect(got)))
+				b.must(b.RmapDevice(ctx, d.state.Load().path, off, n, collect(got)))
 				if !maps.Equal(got, want) {
 					t.Fatalf("%d bytes at %d of device %d: %v, want %v", n, off, d.id, got, want)
 				}

@@ -35,6 +35,7 @@ func (c *chunk) end() format.Addr { return c.Base + format.Addr(c.Sectors) }
 type space struct {
 	mu       sync.Mutex
 	chunks   []*chunk // by base
+	ghosts   []*chunk // chunks as they lay before, while somebody may still use them so
 	turn     [format.Log + 1]turn
 	free     [format.Log + 1]int64 // free sectors of the chunks that take records
 	size     [format.Log + 1]int64 // sectors of all chunks

@@ -68,8 +68,11 @@ type pass struct {
 	used    map[uint64]int64  // change of the bytes in use, by owner
 	freed   []extent          // that the txg before named and this one does not
 	chunks  []*chunk          // made
+	moved   []*chunk          // lie elsewhere: in place of those of the same base
 	gone    []*chunk          // removed
 	after   []func()          // run when readers see the txg
+	over    []func()          // run when nobody knows the state before any more
+	into    []btree.NodeID    // leaves that older records have moved to
 	broken  error             // a task has left a tree or count half changed
 }
 
@@ -258,6 +261,7 @@ func (s *pass) gather() error {
 	s.nodes.gather(&s.batch)
 	s.p.counts.TakeDirty(s.saveSegment(meta.Space))
 	s.batch.Put(meta.Config, []byte(keyState), s.state.pack())
+	s.p.tours.gather(s)
 	return nil
 }
 
@@ -289,9 +293,11 @@ func (s *pass) publish() error {
 	for _, c := range s.chunks {
 		p.space.add(c)
 	}
-	if len(s.chunks) > 0 {
+	s.publishMoves()
+	if len(s.chunks)+len(s.moved) > 0 {
 		p.updateRoom()
 	}
+	p.tours.lastNode.Store(s.state.nextNode)
 	p.view.Lock()
 	for id, e := range s.entries {
 		p.space.promise(p.catalogue.entry(id), e)
@@ -307,8 +313,9 @@ func (s *pass) publish() error {
 		v.syncing = nil
 		v.mu.Unlock()
 	}
-	over := p.epochs.advance(&epoch{txg: s.g.number, view: view, pool: p}, append(s.freed, s.g.superseded...))
+	over := p.epochs.advance(&epoch{txg: s.g.number, view: view, pool: p}, append(s.freed, s.g.superseded...), s.over...)
 	p.view.Unlock()
+	p.tours.note(s.into)
 	p.epochs.end(over)
 	if p.log != nil {
 		p.log.Release(s.g.number)

@@ -138,8 +138,11 @@ func (p *Pool) idle() bool {
 // Sync returns when everything that was written or done before is in a durable
 // transaction group. [Volume.Flush] is cheaper and promises as much.
 func (p *Pool) Sync(ctx context.Context) error {
-	return p.do(ctx, &task{run: func(*pass) error { return nil }})
+	return p.do(ctx, nothing())
 }
+
+// nothing returns a task that changes nothing, for who wants a txg.
+func nothing() *task { return &task{run: func(*pass) error { return nil }} }
 
 // current returns the open txg.
 func (p *Pool) current() *txg {

@@ -79,6 +79,8 @@ func (v *volume) writeRun(ctx context.Context, n uint64, p []byte, size int64) (
 // putThrough writes whole records to the sectors that were allocated for them
 // and then the pointer to the log.
 func (v *volume) putThrough(ctx context.Context, n uint64, at format.Addr, p []byte, size int64) error {
+	epoch := v.pool.epochs.hold() // from the look at the chunk to the txg
+	defer epoch.release()
 	records := make([]format.Record, int64(len(p))/size)
 	stride := format.Addr(v.pool.space.extent(at, size).n)
 	for i := range records {
