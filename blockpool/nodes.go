@@ -53,8 +53,9 @@ func (c *nodeCache) load(view *meta.View, txg uint64, id btree.NodeID) (*btree.N
 	s.mu.Lock()
 	if e := s.nodes[id]; e != nil && e.n.Birth() <= txg {
 		e.used = true
+		n := e.n // the next txg may replace it
 		s.mu.Unlock()
-		return e.n, nil
+		return n, nil
 	}
 	s.mu.Unlock()
 	b, err := view.Get(meta.Nodes, key64(uint64(id)))
