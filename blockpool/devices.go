@@ -56,12 +56,15 @@ func (d *devices) get(id uint32) *device {
 // usable returns the devices that new chunks may be made on.
 func (d *devices) usable() (list []*device) {
 	for _, dev := range d.all() {
-		if dev.dev != nil && dev.state.Load().away == 0 && !dev.state.Load().leaving {
+		if st := dev.state.Load(); dev.sound() && !st.leaving && st.heirOf == 0 {
 			list = append(list, dev)
 		}
 	}
 	return list
 }
+
+// sound reports whether the device is there and has missed nothing.
+func (d *device) sound() bool { return d.dev != nil && d.state.Load().away == 0 }
 
 // add takes a device in.
 func (d *devices) add(dev *device) {
@@ -124,7 +127,7 @@ type DeviceInfo struct {
 	ID        uint32    `json:"id"`
 	GUID      GUID      `json:"guid"`
 	Path      string    `json:"path"`
-	State     string    `json:"state"` // online, faulted, missing or leaving
+	State     string    `json:"state"` // online, faulted, missing, leaving or resilvering
 	Size      int64     `json:"size"`
 	Allocated int64     `json:"allocated"` // given to chunks
 	Added     time.Time `json:"added"`
@@ -155,6 +158,8 @@ func (p *Pool) Devices() []DeviceInfo {
 			i.State = "faulted"
 		case st.leaving:
 			i.State = "leaving"
+		case st.away != 0:
+			i.State = "resilvering"
 		}
 		i.Allocated = st.size - labelSpace
 		for _, g := range d.gaps(chunks) {

@@ -17,9 +17,19 @@ type jobs struct {
 	next    int
 	running sync.WaitGroup
 
-	// moving is held by who moves chunks, or fills a device with what it has
-	// missed: one at a time.
-	moving sync.Mutex
+	// moving holds a token while somebody moves chunks, or fills a device with
+	// what it has missed: one at a time.
+	moving chan struct{}
+}
+
+// move waits for its turn to move chunks, and returns what ends it.
+func (j *jobs) move(ctx context.Context) (done func(), err error) {
+	select {
+	case j.moving <- struct{}{}:
+		return func() { <-j.moving }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // begin registers a job. Its context ends with ctx and with the pool, then with

@@ -35,7 +35,7 @@ func Open(path string, o OpenOptions) (_ *Pool, err error) {
 		o.Storage = Files
 	}
 	p := &Pool{
-		tune: o.Tunables.withDefaults(), storage: o.Storage, space: newSpace(), catalogue: newCatalogue(),
+		tune: o.Tunables.withDefaults(), storage: o.Storage, jobs: jobs{moving: make(chan struct{}, 1)}, space: newSpace(), catalogue: newCatalogue(),
 		wake: make(chan struct{}, 1), quit: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	p.nodes = newNodeCache(p.tune.NodeCache)
@@ -76,6 +76,7 @@ func Open(path string, o OpenOptions) (_ *Pool, err error) {
 	}
 	go p.syncLoop()
 	p.continueScrub()
+	p.continueMoves()
 	return p, nil
 }
 

@@ -38,6 +38,7 @@ type Pool struct {
 	tours     tours
 	jobs      jobs
 	scrub     scrub
+	moves     moves
 
 	locks   recordLocks
 	buffers buffers

@@ -158,7 +158,8 @@ type deviceState struct {
 	away  uint64 // first txg that it has missed; 0: none
 	added time.Time
 
-	leaving bool // gets no new chunks: it is being removed
+	leaving bool   // gets no new chunks: it is being removed
+	heirOf  uint32 // the device whose place it takes: it gets no other chunks before it has; 0: none
 }
 
 const deviceVersion = 1
@@ -171,6 +172,7 @@ const (
 	deviceAway
 	deviceAdded
 	deviceLeaving
+	deviceHeirOf
 )
 
 func (d *deviceState) pack() []byte {
@@ -183,13 +185,14 @@ func (d *deviceState) pack() []byte {
 	if d.leaving {
 		f.Uint(deviceLeaving, 1)
 	}
+	f.Uint(deviceHeirOf, uint64(d.heirOf))
 	return f
 }
 
 func unpackDevice(id uint32, b []byte) (*deviceState, error) {
 	d := &deviceState{id: id}
 	var added int64
-	var leaving uint64
+	var leaving, heirOf uint64
 	err := format.ParseFields(b, deviceVersion, func(f format.Field) error {
 		switch f.Tag {
 		case deviceGUID:
@@ -205,6 +208,8 @@ func unpackDevice(id uint32, b []byte) (*deviceState, error) {
 			return f.Int(&added)
 		case deviceLeaving:
 			return f.Uint(&leaving)
+		case deviceHeirOf:
+			return f.Uint(&heirOf)
 		default:
 			return f.Unknown()
 		}
@@ -212,6 +217,9 @@ func unpackDevice(id uint32, b []byte) (*deviceState, error) {
 	if err != nil {
 		return nil, fmt.Errorf("device %d: %w", id, err)
 	}
-	d.added, d.leaving = time.Unix(0, added), leaving != 0
+	if heirOf > 1<<32-1 {
+		return nil, damagedf("device %d: it takes the place of device %d", id, heirOf)
+	}
+	d.added, d.leaving, d.heirOf = time.Unix(0, added), leaving != 0, uint32(heirOf)
 	return d, nil
 }

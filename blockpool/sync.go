@@ -294,7 +294,7 @@ func (s *pass) publish() error {
 		p.space.add(c)
 	}
 	s.publishMoves()
-	if len(s.chunks)+len(s.moved) > 0 {
+	if len(s.chunks)+len(s.moved)+len(s.gone) > 0 {
 		p.updateRoom()
 	}
 	p.tours.lastNode.Store(s.state.nextNode)
