@@ -58,6 +58,7 @@ type Checker struct {
 // checked is what the Checker knows of a node.
 type checked struct {
 	refs     uint64
+	items    uint64 // below it
 	level    int    // anyLevel when the node cannot be used
 	low, top []byte // the lowest and the highest key below it, nil if none is known
 }
@@ -75,11 +76,22 @@ func NewChecker(l Loader, damage func(id NodeID, err error), item func(id NodeID
 	return &Checker{loader: l, damage: damage, item: item, seen: map[NodeID]*checked{}}
 }
 
-// Tree checks the tree whose root is given, which is one reference to it.
-func (c *Checker) Tree(root NodeID) {
-	if root != 0 {
-		c.visit(root, anyLevel, 0)
+// Tree checks the tree whose root is given, which is one reference to it. It
+// returns how many items the tree has, as far as its nodes can be used.
+func (c *Checker) Tree(root NodeID) (items uint64) {
+	if root == 0 {
+		return 0
 	}
+	return c.visit(root, anyLevel, 0).items
+}
+
+// Count returns the number of references to a node that were met, 0 for one that
+// was not.
+func (c *Checker) Count(id NodeID) uint64 {
+	if k := c.seen[id]; k != nil {
+		return k.refs
+	}
+	return 0
 }
 
 // Refs yields each node that was met and the number of references to it, in no
@@ -122,6 +134,7 @@ func (c *Checker) visit(id NodeID, level int, parent NodeID) *checked {
 func (c *Checker) node(id NodeID, n *Node, k *checked) {
 	count := n.Len()
 	if n.Level() == 0 {
+		k.items = uint64(count)
 		k.low, k.top = n.AppendKey(nil, 0), n.AppendKey(nil, count-1)
 		var scratch [MaxKeySize]byte
 		for i := range count {
@@ -131,6 +144,7 @@ func (c *Checker) node(id NodeID, n *Node, k *checked) {
 	}
 	for i := range count {
 		child := c.visit(n.Child(i), n.Level()-1, id)
+		k.items += child.items
 		if child.low == nil {
 			continue
 		}
