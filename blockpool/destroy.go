@@ -58,7 +58,7 @@ func dissolve(path string, o OpenOptions) (replicas []string, devices, err error
 	}
 	for _, d := range p.devices.all() {
 		if d.dev == nil {
-			devices = errors.Join(devices, fmt.Errorf("%s is missing and keeps its label: %w", d.state.path, ErrIncomplete))
+			devices = errors.Join(devices, fmt.Errorf("%s is missing and keeps its label: %w", d.state.Load().path, ErrIncomplete))
 			continue
 		}
 		if err := clearLabel(d.dev); err != nil {

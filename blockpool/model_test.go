@@ -592,7 +592,7 @@ func (b *bench) recount() error {
 	if err := b.drain(); err != nil {
 		return err
 	}
-	return recount(b.Pool, true)
+	return recountAll(b.Pool, true)
 }
 
 // retune chooses other limits for the next opening, small ones, so that all
@@ -609,8 +609,8 @@ var modelProfiles = []struct {
 	meta    Profile
 }{{Single, 1, Single}, {Single, 2, Mirror}, {Mirror, 2, Mirror}, {RaidZ1, 3, Single}, {RaidZ2, 5, Single}, {Mirror, 3, Single}}
 
-// number returns an environment variable's number, or what stands for it.
-func number(name string, otherwise int) int {
+// fromEnv returns an environment variable's number, or what stands for it.
+func fromEnv(name string, otherwise int) int {
 	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
 		return n
 	}
@@ -621,7 +621,7 @@ func number(name string, otherwise int) int {
 // the other. LAMINA_MODEL_OPS operations for each of LAMINA_MODEL_SEEDS seeds.
 func TestVolumesAreWhatTheModelSays(t *testing.T) {
 	t.Parallel()
-	ops, seeds, first := number("LAMINA_MODEL_OPS", 6000), number("LAMINA_MODEL_SEEDS", 6), number("LAMINA_MODEL_SEED", 1)
+	ops, seeds, first := fromEnv("LAMINA_MODEL_OPS", 6000), fromEnv("LAMINA_MODEL_SEEDS", 6), fromEnv("LAMINA_MODEL_SEED", 1)
 	for seed := first; seed < first+seeds; seed++ {
 		profile := modelProfiles[seed%len(modelProfiles)]
 		t.Run(fmt.Sprintf("seed %d, %v", seed, profile.Profile), func(t *testing.T) {
@@ -719,7 +719,7 @@ func noise(n int64, seed uint64) []byte {
 // each on volumes of its own.
 func TestVolumesAreWhatTheirModelsSay(t *testing.T) {
 	t.Parallel()
-	ops, seeds := number("LAMINA_MODEL_OPS", 2500)/20, number("LAMINA_MODEL_SEEDS", 2)
+	ops, seeds := fromEnv("LAMINA_MODEL_OPS", 2500)/20, fromEnv("LAMINA_MODEL_SEEDS", 2)
 	for seed := range seeds {
 		profile := modelProfiles[(seed+2)%len(modelProfiles)]
 		t.Run(fmt.Sprintf("seed %d, %v", seed, profile.Profile), func(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 	"github.com/laminafs/lamina/blockpool/internal/raid"
 )
 
-// recount walks everything that the last durable txg of a pool names, counts all
+// recountAll walks everything that the last durable txg of a pool names, counts all
 // references anew, and returns what does not fit. It shares no code with the space
 // maps and as little as possible with the pool, so that one mistake is not made
 // twice.
@@ -20,7 +20,7 @@ import (
 // Changes of the pool while it runs confuse it: the caller has made them durable.
 // With quiet nobody reads either, so that what may be given out must be exactly
 // what is free on disk.
-func recount(p *Pool, quiet bool) error {
+func recountAll(p *Pool, quiet bool) error {
 	view, err := p.meta.View()
 	if err != nil {
 		return err
@@ -29,7 +29,7 @@ func recount(p *Pool, quiet bool) error {
 	c := &recounter{
 		view: view, p: p,
 		nodeRefs: map[uint64]uint64{},
-		extents:  map[uint64]*counted{}, usedBy: map[uint64]int64{},
+		extents:  map[uint64]*tally{}, usedBy: map[uint64]int64{},
 	}
 	c.chunks()
 	c.catalogue()
@@ -49,13 +49,13 @@ type recounter struct {
 
 	chunkList []*raid.Chunk
 	nodeRefs  map[uint64]uint64
-	extents   map[uint64]*counted // by first sector
+	extents   map[uint64]*tally // by first sector
 	usedBy    map[uint64]int64    // bytes by owner, each record once
 	inUse     map[uint64]bool     // sectors that the space map has in use
 }
 
-// counted is a record and the references to it.
-type counted struct {
+// tally is a record and the references to it.
+type tally struct {
 	rec  format.Record
 	refs uint64
 }
@@ -205,7 +205,7 @@ func (c *recounter) refer(id uint64, seen map[uint64]bool) {
 		}
 		x := c.extents[uint64(rec.Addr)]
 		if x == nil {
-			x = &counted{rec: rec}
+			x = &tally{rec: rec}
 			c.extents[uint64(rec.Addr)] = x
 			c.usedBy[rec.Owner] += (int64(rec.Size) + 4095) / 4096 * 4096
 		}

@@ -37,10 +37,19 @@ func (f *finding) err() error {
 // too much would make bbolt overwrite live pages, so a file with a wrong one is
 // broken although all its values are right.
 func checkFile(file []byte, guid GUID) (f finding) {
-	f.meta, f.lost, f.broken = newestMeta(file)
-	if f.broken != nil {
-		return f
+	m, lost, err := newestMeta(file)
+	if err != nil {
+		return finding{lost: lost, broken: err}
 	}
+	f = checkState(file, m, guid)
+	f.lost = lost
+	return f
+}
+
+// checkState does the same for what one of the meta pages leads to. The other
+// state of a file is whole too as long as nothing was written since.
+func checkState(file []byte, m metaPage, guid GUID) (f finding) {
+	f.meta = m
 	c := checker{finding: &f, used: make([]bool, f.meta.limit), guid: guid}
 	if f.meta.limit < 4 {
 		f.broken = damaged("only %d pages", f.meta.limit)
