@@ -50,8 +50,8 @@ type recounter struct {
 	chunkList []*raid.Chunk
 	nodeRefs  map[uint64]uint64
 	extents   map[uint64]*tally // by first sector
-	usedBy    map[uint64]int64    // bytes by owner, each record once
-	inUse     map[uint64]bool     // sectors that the space map has in use
+	usedBy    map[uint64]int64  // bytes by owner, each record once
+	inUse     map[uint64]bool   // sectors that the space map has in use
 }
 
 // tally is a record and the references to it.
