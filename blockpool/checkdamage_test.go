@@ -278,7 +278,7 @@ var damages = []planted{
 	}},
 	{name: "chunks that share addresses", kind: FindChunkOverlap, meta: func(v *vandal) {
 		c := *v.chunks()[0]
-		c.Sectors += 1 << 20
+		c.Sectors += segmentUnits
 		v.setChunk(c.Base, &c)
 	}},
 	{name: "chunks that share a device's bytes", kind: FindDeviceOverlap, meta: func(v *vandal) {

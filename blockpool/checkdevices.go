@@ -3,6 +3,7 @@ package blockpool
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/laminafs/lamina/blockpool/internal/format"
@@ -106,18 +107,26 @@ func (c *checker) checkLabels(d *checkedDevice) {
 	}
 }
 
-// mostSectors bounds the chunks whose space map is looked at: 1 PiB. A larger one
-// is damage.
-const mostSectors = 1 << 38
+// room returns how many bytes all devices have: no chunk has more.
+func (c *checker) room() (n int64) {
+	for _, d := range c.devices {
+		if d.dev != nil {
+			n += d.dev.Size()
+		} else {
+			n += min(d.state.size, math.MaxInt64-n)
+		}
+	}
+	return n
+}
 
 // checkChunks looks at where chunks lie, in the address space and on devices.
 func (c *checker) checkChunks() error {
-	ids := map[uint32]bool{}
+	ids, room := map[uint32]bool{}, c.room()
 	err := c.each(meta.Chunks, func(base uint64, value []byte) {
 		x, err := raid.ParseChunk(value)
 		switch {
 		case err != nil:
-		case uint64(x.Base) != base || base%segmentUnits != 0 || x.Sectors%segmentUnits != 0 || x.Sectors > mostSectors:
+		case uint64(x.Base) != base || base%segmentUnits != 0 || x.Sectors%segmentUnits != 0 || x.Sectors > room/format.SectorSize:
 			err = damagedf("chunk %d covers %d sectors from %d", x.ID, x.Sectors, x.Base)
 		case ids[x.ID]:
 			err = damagedf("there are two chunks %d", x.ID)

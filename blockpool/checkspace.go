@@ -106,8 +106,20 @@ func (c *checker) compareNode(id, have, want uint64) {
 func (c *checker) checkSectors() error {
 	want := c.segmentsOfChunks()
 	next, more := want()
+	var lost Finding // neighbouring segments that are missing
+	report := func() {
+		if lost.Sectors > 0 {
+			lost.Text = fmt.Sprintf("%d segments of the counts of sectors are missing, from %d on", lost.Sectors/segmentUnits, lost.Address/segmentUnits)
+			c.r.add(lost)
+		}
+		lost = Finding{}
+	}
 	missing := func() {
-		c.r.add(Finding{Kind: FindSegment, Chunk: c.chunkID(next), Address: next * segmentUnits, Sectors: segmentUnits, Text: fmt.Sprintf("segment %d of the counts of sectors is missing", next)})
+		if at := next * segmentUnits; lost.Sectors == 0 || lost.Address+lost.Sectors != at || lost.Chunk != c.chunkID(next) {
+			report()
+			lost = Finding{Kind: FindSegment, Chunk: c.chunkID(next), Address: at}
+		}
+		lost.Sectors += segmentUnits
 	}
 	var run sectorRun
 	done := int64(0)
@@ -139,6 +151,7 @@ func (c *checker) checkSectors() error {
 	for ; err == nil && more; next, more = want() {
 		missing()
 	}
+	report()
 	return err
 }
 

@@ -46,3 +46,25 @@ func TestPruneKeepsWhatItIsToldAndANodeThatParses(t *testing.T) {
 		}
 	}
 }
+
+func TestANodeIsBuiltFromItsItems(t *testing.T) {
+	leaf := NewNode(0, 3)
+	n := 0
+	for leaf.AppendItem(fmt.Appendf(nil, "a long prefix of key %05d", n), []byte("value")) {
+		n++
+	}
+	back, err := Parse(leaf.Bytes())
+	if err != nil || back.Len() != n || n < 100 {
+		t.Fatalf("%d items, %v", n, err)
+	}
+	if leaf.AppendItem([]byte("a long prefix of key 00001"), nil) || leaf.AppendChild([]byte("z"), 1) {
+		t.Error("what does not belong there was taken")
+	}
+	inner := NewNode(2, 3)
+	if inner.AppendChild([]byte("key"), 1) || !inner.AppendChild(nil, 1) || inner.AppendChild(nil, 2) || !inner.AppendChild([]byte("b"), 2) || inner.AppendChild([]byte("a"), 3) {
+		t.Error("children out of order were taken, or others refused")
+	}
+	if back, err := Parse(inner.Bytes()); err != nil || back.Len() != 2 {
+		t.Errorf("%v", err)
+	}
+}
