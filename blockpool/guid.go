@@ -22,7 +22,10 @@ func (g GUID) MarshalText() ([]byte, error) { return []byte(g.String()), nil }
 
 // UnmarshalText is the inverse of MarshalText.
 func (g *GUID) UnmarshalText(b []byte) error {
-	if n, err := hex.Decode(g[:], b); err != nil || n != len(g) {
+	if len(b) != 2*len(g) {
+		return fmt.Errorf("%.40q is no guid of %d hexadecimal digits", b, 2*len(g))
+	}
+	if _, err := hex.Decode(g[:], b); err != nil {
 		return fmt.Errorf("%q is no guid of %d hexadecimal digits", b, 2*len(g))
 	}
 	return nil
