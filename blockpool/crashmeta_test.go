@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/laminafs/lamina/blockpool/vdev/memdev"
 )
@@ -75,6 +76,7 @@ type boltMoment struct {
 type boltRecorder struct {
 	journal *memdev.Journal
 	paths   []string
+	pause   time.Duration
 
 	mu  sync.Mutex
 	now []boltFile
@@ -106,6 +108,7 @@ func (r *boltRecorder) commit(commit func() error) error {
 	defer r.mu.Unlock()
 	c := &boltCommit{before: r.now, after: r.now} // as long as it is not known better
 	r.journal.Add(boltMoment{c, false})
+	time.Sleep(r.pause) // others are at work meanwhile, as when a disk is slow
 	err := commit()
 	now, readErr := r.read()
 	if readErr != nil {
