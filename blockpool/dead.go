@@ -8,6 +8,7 @@ import (
 
 	"github.com/laminafs/lamina/blockpool/internal/btree"
 	"github.com/laminafs/lamina/blockpool/internal/meta"
+	"github.com/laminafs/lamina/blockpool/internal/mutant"
 )
 
 // dead is what is left of destroyed trees: for each the nodes that still have a
@@ -44,6 +45,9 @@ func (d *dead) set(s *pass, number uint64, left []btree.NodeID) {
 		return
 	}
 	d.trees[number] = left
+	if mutant.Breaks(mutant.KeepDeadLists) {
+		return
+	}
 	s.batch.Put(meta.Dead, key64(number), packNodeIDs(left))
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/laminafs/lamina/blockpool/internal/format"
 	"github.com/laminafs/lamina/blockpool/internal/intent"
+	"github.com/laminafs/lamina/blockpool/internal/mutant"
 )
 
 // logArea is where the intent log lies: a chunk of its own, whole on each of its
@@ -42,7 +43,12 @@ func (a *logArea) ReadAt(b []byte, off int64) (n int, err error) {
 
 // Sync flushes the log, and with it every device that a pointer of the log may
 // point to.
-func (a *logArea) Sync(ctx context.Context) error { return a.p.array.SyncTouched(ctx) }
+func (a *logArea) Sync(ctx context.Context) error {
+	if mutant.Breaks(mutant.FlushSyncs) {
+		return nil
+	}
+	return a.p.array.SyncTouched(ctx)
+}
 
 // Copies implements [intent.Copier].
 func (a *logArea) Copies() int { return len(a.chunk.Load().Columns) }
@@ -82,6 +88,10 @@ func (p *Pool) claim() (n int, last uint64, err error) {
 	last, err = intent.Replay(p.logArea, p.guid, p.meta.Txg(), func(_ uint64, kind intent.Kind, payload []byte) error {
 		if kind == intent.Pointer {
 			if err := p.claimPointer(payload); errors.Is(err, ErrDamaged) {
+				if mutant.Breaks(mutant.StopAtLostPointer) {
+					n++
+					return nil
+				}
 				return errEnough
 			} else if err != nil {
 				return err
@@ -110,6 +120,9 @@ func (p *Pool) claimPointer(payload []byte) error {
 		}
 	}
 	for _, rec := range r.Records {
+		if mutant.Breaks(mutant.ClaimBeforeReplay) {
+			break
+		}
 		if err := p.space.reserve(p.space.extent(rec.Addr, int64(rec.Size))); err != nil {
 			return err
 		}

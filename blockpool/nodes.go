@@ -6,6 +6,7 @@ import (
 
 	"github.com/laminafs/lamina/blockpool/internal/btree"
 	"github.com/laminafs/lamina/blockpool/internal/meta"
+	"github.com/laminafs/lamina/blockpool/internal/mutant"
 )
 
 // nodeCache keeps committed nodes decoded, the newest version of each. A node
@@ -165,11 +166,19 @@ func (t *nodePass) Load(id btree.NodeID) (*btree.Node, error) {
 func (t *nodePass) Refs(id btree.NodeID) (uint64, error) { return t.s.p.nodeCounts.Count(uint64(id)) }
 
 // Retain implements [btree.Store].
-func (t *nodePass) Retain(id btree.NodeID) error { return t.s.p.nodeCounts.Retain(uint64(id)) }
+func (t *nodePass) Retain(id btree.NodeID) error {
+	if mutant.Breaks(mutant.RetainNodes) && id%4 == 0 {
+		return nil
+	}
+	return t.s.p.nodeCounts.Retain(uint64(id))
+}
 
 // Release implements [btree.Store].
 func (t *nodePass) Release(id btree.NodeID) error {
 	t.released++
+	if mutant.Breaks(mutant.ReleaseNodes) && id%4 == 0 {
+		return nil
+	}
 	left, err := t.s.p.nodeCounts.Release(uint64(id), 1)
 	if err == nil && left == 0 {
 		t.private[id] = nil

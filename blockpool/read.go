@@ -3,7 +3,9 @@ package blockpool
 import (
 	"encoding/binary"
 	"github.com/laminafs/lamina/blockpool/internal/btree"
+	"github.com/laminafs/lamina/blockpool/internal/mutant"
 	"math"
+	"slices"
 
 	"github.com/laminafs/lamina/blockpool/internal/format"
 )
@@ -185,7 +187,11 @@ func (v *volume) stand(n uint64, within int64, p []byte) stand {
 
 // find tells where record n is. The view and mu are held.
 func (v *volume) find(n uint64) (place, *dirtyRecord) {
-	for _, d := range []*dirty{v.open, v.syncing} {
+	newest := [...]*dirty{v.open, v.syncing}
+	if mutant.Breaks(mutant.OpenBeforeSyncing) {
+		slices.Reverse(newest[:])
+	}
+	for _, d := range newest {
 		switch r, hole := d.find(n); {
 		case hole:
 			return inHole, nil

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/laminafs/lamina/blockpool/internal/btree"
 	"github.com/laminafs/lamina/blockpool/internal/format"
 	"github.com/laminafs/lamina/blockpool/internal/meta"
+	"github.com/laminafs/lamina/blockpool/internal/mutant"
 )
 
 // syncOpen closes the open txg and makes it durable. After an error nothing of
@@ -25,11 +27,17 @@ func (p *Pool) syncOpen() error {
 	if err := s.writeRecords(); err != nil {
 		return fmt.Errorf("txg %d: write records: %w", g.number, err)
 	}
-	if err := p.array.SyncTouched(context.Background()); err != nil {
-		return fmt.Errorf("txg %d: flush devices: %w", g.number, err)
+	if !mutant.Breaks(mutant.SyncBeforeCommit) {
+		if err := p.array.SyncTouched(context.Background()); err != nil {
+			return fmt.Errorf("txg %d: flush devices: %w", g.number, err)
+		}
 	}
 	if err := s.apply(); err != nil {
 		return fmt.Errorf("txg %d: %w", g.number, err)
+	}
+	if mutant.Breaks(mutant.CommitBeforePublish) {
+		close(g.done)
+		time.Sleep(time.Millisecond)
 	}
 	if err := s.commit(); err != nil {
 		return fmt.Errorf("txg %d: commit: %w", g.number, err)
@@ -113,14 +121,16 @@ func (s *pass) writeRecords() error {
 // apply brings trees, maps and catalogue up to date, and gathers what is to be
 // committed.
 func (s *pass) apply() error {
+	if mutant.Breaks(mutant.WritesBeforeTasks) {
+		s.runTasks()
+		s.g.tasks = nil
+	}
 	for _, v := range s.g.volumes {
 		if err := s.applyVolume(v); err != nil {
 			return fmt.Errorf("volume %s: %w", v.entry.Load().name, err)
 		}
 	}
-	for _, t := range s.g.tasks {
-		t.err = t.run(s)
-	}
+	s.runTasks()
 	if s.broken != nil {
 		return s.broken
 	}
@@ -133,6 +143,12 @@ func (s *pass) apply() error {
 	return s.gather()
 }
 
+func (s *pass) runTasks() {
+	for _, t := range s.g.tasks {
+		t.err = t.run(s)
+	}
+}
+
 // applyVolume puts what a volume has changed into its tree.
 func (s *pass) applyVolume(v *volume) error {
 	e := s.change(v.id)
@@ -143,8 +159,16 @@ func (s *pass) applyVolume(v *volume) error {
 		return nil
 	}
 	tree := btree.Open(s.nodes, s, e.root)
-	for _, h := range v.syncing.holes {
-		if err := s.cut(tree, e, h.first, h.end); err != nil {
+	holes := func() error {
+		for _, h := range v.syncing.holes {
+			if err := s.cut(tree, e, h.first, h.end); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if !mutant.Breaks(mutant.HolesBeforeRecords) {
+		if err := holes(); err != nil {
 			return err
 		}
 	}
@@ -156,6 +180,11 @@ func (s *pass) applyVolume(v *volume) error {
 		}
 		if err := s.put(tree, e, n, r.rec); err != nil {
 			return fmt.Errorf("record %d: %w", n, err)
+		}
+	}
+	if mutant.Breaks(mutant.HolesBeforeRecords) {
+		if err := holes(); err != nil {
+			return err
 		}
 	}
 	e.root, e.writtenTxg = tree.Root(), s.g.number
@@ -194,14 +223,23 @@ func (s *pass) drop(e *entry, value []byte) error {
 
 // unref ends one reference to a record; with the last one its sectors are free.
 func (s *pass) unref(rec format.Record) error {
+	if mutant.Breaks(mutant.ReleaseRecords) && rec.Sum%16 == 0 {
+		return nil
+	}
 	x := s.p.space.extent(rec.Addr, int64(rec.Size))
 	left, err := s.p.counts.Release(uint64(x.at), uint64(x.n))
 	if err != nil {
 		return fmt.Errorf("release %d sectors at %d: %w", x.n, x.at, err)
 	}
 	if left == 0 {
-		s.freed = append(s.freed, x)
-		s.used[rec.Owner] -= stored(rec)
+		if mutant.Breaks(mutant.FreeAfterCommit) {
+			s.p.releaseFreed([]extent{x})
+		} else {
+			s.freed = append(s.freed, x)
+		}
+		if !mutant.Breaks(mutant.CountUsed) {
+			s.used[rec.Owner] -= stored(rec)
+		}
 	}
 	return nil
 }
@@ -211,6 +249,9 @@ func (s *pass) Retain(_, value []byte) error {
 	rec, err := format.ParseRecord(value)
 	if err != nil {
 		return err
+	}
+	if mutant.Breaks(mutant.RetainRecords) && rec.Sum%16 == 0 {
+		return nil
 	}
 	return s.p.counts.Retain(uint64(rec.Addr))
 }
@@ -274,7 +315,7 @@ func (s *pass) commit() error {
 	if err != nil {
 		return err
 	}
-	if len(s.p.meta.Failed()) != before {
+	if len(s.p.meta.Failed()) != before && !mutant.Breaks(mutant.LabelsAfterReplicaLost) {
 		return s.p.writeLabels(s.g.number)
 	}
 	return nil
@@ -313,7 +354,15 @@ func (s *pass) publish() error {
 		v.syncing = nil
 		v.mu.Unlock()
 	}
-	over := p.epochs.advance(&epoch{txg: s.g.number, view: view, pool: p}, append(s.freed, s.g.superseded...), s.over...)
+	freed := append(s.freed, s.g.superseded...)
+	if mutant.Breaks(mutant.FreeSuperseded) {
+		freed = s.freed
+	}
+	if mutant.Breaks(mutant.FreeAfterReaders) {
+		p.releaseFreed(freed)
+		freed = nil
+	}
+	over := p.epochs.advance(&epoch{txg: s.g.number, view: view, pool: p}, freed, s.over...)
 	p.view.Unlock()
 	p.tours.note(s.into)
 	p.epochs.end(over)
@@ -331,7 +380,9 @@ func (s *pass) publish() error {
 	if err := p.measureMetadata(); err != nil {
 		return fmt.Errorf("txg %d: measure the metadata: %w", s.g.number, err)
 	}
-	close(s.g.done)
+	if !mutant.Breaks(mutant.CommitBeforePublish) {
+		close(s.g.done)
+	}
 	p.events.watermarks(p)
 	return nil
 }

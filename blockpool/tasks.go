@@ -9,6 +9,7 @@ import (
 
 	"github.com/laminafs/lamina/blockpool/internal/btree"
 	"github.com/laminafs/lamina/blockpool/internal/format"
+	"github.com/laminafs/lamina/blockpool/internal/mutant"
 )
 
 // VolumeOptions are what may be said of a new volume; zero values stand for the
@@ -203,7 +204,7 @@ func (p *Pool) resize(ctx context.Context, name string, size int64) error {
 		return err
 	}
 	defer v.handles.Add(-1)
-	if e := v.entry.Load(); e.kind == KindVolume && size < e.size {
+	if e := v.entry.Load(); e.kind == KindVolume && size < e.size && !mutant.Breaks(mutant.ShrinkZeroes) {
 		if err := v.zero(ctx, size, e.size-size); err != nil {
 			return err
 		}

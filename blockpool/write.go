@@ -3,9 +3,11 @@ package blockpool
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/laminafs/lamina/blockpool/internal/format"
 	"github.com/laminafs/lamina/blockpool/internal/intent"
+	"github.com/laminafs/lamina/blockpool/internal/mutant"
 )
 
 // writeThrough is the size from which whole records go to their final address at
@@ -88,7 +90,10 @@ func (v *volume) putThrough(ctx context.Context, n uint64, at format.Addr, p []b
 		records[i] = format.Record{Addr: at + format.Addr(i)*stride, Size: uint32(size), Sum: sum, Owner: v.id}
 	}
 	// Crash from here to the pointer: sectors that nothing names.
-	err := v.pool.writeRun(records, p, size)
+	var err error
+	if !mutant.Breaks(mutant.DataBeforePointer) {
+		err = v.pool.writeRun(records, p, size)
+	}
 	if err == nil {
 		err = v.pool.enter(ctx, func(g *txg) error {
 			for i := range records {
@@ -103,6 +108,10 @@ func (v *volume) putThrough(ctx context.Context, n uint64, at format.Addr, p []b
 			}
 			return nil
 		})
+	}
+	if mutant.Breaks(mutant.DataBeforePointer) && err == nil {
+		time.Sleep(time.Millisecond)
+		err = v.pool.writeRun(records, p, size)
 	}
 	if err != nil {
 		for _, rec := range records {
@@ -234,6 +243,9 @@ func (v *volume) zero(ctx context.Context, off, n int64) error {
 	}
 	if err := v.punch(ctx, first, end, size); err != nil {
 		return err
+	}
+	if mutant.Breaks(mutant.ZeroEdges) {
+		return nil
 	}
 	return v.zeroBytes(ctx, int64(end)*size, off+n, size)
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/laminafs/lamina/blockpool/internal/mutant"
 )
 
 // An Area is where a log lies: a fixed range of bytes, redundant if the pool
@@ -160,7 +162,7 @@ func (l *Log) reachLocked(txg uint64) error {
 		return fmt.Errorf("intent: append to txg %d, when %d is committed: %w", txg, l.committed, ErrBusy)
 	}
 	for l.txg < txg {
-		if l.txg > l.committed {
+		if l.txg > l.committed && !mutant.Breaks(mutant.EndOfGroup) {
 			if _, err := l.writeLocked(end, nil); err != nil {
 				return err
 			}
@@ -174,6 +176,9 @@ func (l *Log) reachLocked(txg uint64) error {
 func (l *Log) writeLocked(kind Kind, payload []byte) (Position, error) {
 	l.buf = appendRecord(l.buf[:0], header{pool: l.pool, txg: l.txg, seq: l.seq, kind: kind}, payload)
 	at := segmentOf(l.txg, l.segment) + l.off
+	if mutant.Breaks(mutant.LogBeforeAcknowledge) && l.seq%8 == 7 {
+		at += l.segment / 2 // nowhere
+	}
 	if _, err := l.area.WriteAt(l.buf, at); err != nil {
 		l.failed = fmt.Errorf("intent: write of record %d of txg %d: %w", l.seq, l.txg, err)
 		return Position{}, l.failed

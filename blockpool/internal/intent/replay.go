@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/laminafs/lamina/blockpool/internal/mutant"
 )
 
 // A Copier is an [Area] that keeps several copies. Where what it reads is not
@@ -139,7 +141,7 @@ func (r *replayer) read(txg, seq uint64, off int64, readAt func([]byte, int64) (
 	if err := readFull(readAt, payload, at+headerSize); err != nil {
 		return header{}, nil, err
 	}
-	if !h.whole(payload) {
+	if !h.whole(payload) && !mutant.Breaks(mutant.WholeRecords) {
 		return header{}, nil, nil
 	}
 	return h, payload, nil

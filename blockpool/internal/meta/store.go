@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/laminafs/lamina/blockpool/internal/mutant"
 )
 
 // A Store is the metadata of an open pool. Its methods may be called from
@@ -96,7 +98,11 @@ func (s *Store) Commit(txg uint64, b *Batch) error {
 // apply gives the changes to each replica and returns those that have them.
 func (s *Store) apply(ops []op, rec record) (done []*member, err error) {
 	var errs []error
-	for _, m := range s.writers() {
+	for i, m := range s.writers() {
+		if i > 0 && mutant.Breaks(mutant.AllReplicas) {
+			done = append(done, m)
+			continue
+		}
 		err := m.r.commit(ops, rec)
 		switch {
 		case err == nil:

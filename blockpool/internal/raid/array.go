@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/laminafs/lamina/blockpool/internal/mutant"
 	"github.com/laminafs/lamina/blockpool/vdev"
 )
 
@@ -194,7 +195,7 @@ func (a *Array) report(m *member, op string, err error) {
 // tells whether they are there now. A failure is reported and not more: the
 // record is as readable as it was.
 func (a *Array) mend(m *member, off int64, p []byte) bool {
-	if _, state := a.find(m.id); state != Online {
+	if _, state := a.find(m.id); state != Online || mutant.Breaks(mutant.Mend) {
 		return false
 	}
 	if _, err := m.dev.WriteAt(p, off); err != nil {

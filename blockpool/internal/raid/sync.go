@@ -9,6 +9,8 @@ import (
 	"math/bits"
 	"slices"
 	"sync"
+
+	"github.com/laminafs/lamina/blockpool/internal/mutant"
 )
 
 // A group stands for all writes since the last sync that went to the same
@@ -189,6 +191,9 @@ func (a *Array) sync(ctx context.Context, ids []DeviceID, of *dirty) error {
 		m, state := a.find(id)
 		if state != Online {
 			continue // what it held is lost, as the judgement below finds
+		}
+		if mutant.Breaks(mutant.SyncAllDevices) && running > 0 {
+			continue
 		}
 		running++
 		if len(ids) == 1 && ctx.Done() == nil {

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/laminafs/lamina/blockpool/internal/format"
+	"github.com/laminafs/lamina/blockpool/internal/mutant"
 )
 
 // parallelFrom is how many bytes make it worth while to write or read the
@@ -102,7 +103,7 @@ func (w *write) run(n int) {
 }
 
 func (op *writeOp) run() {
-	if op.m != nil {
+	if op.m != nil && !(mutant.Breaks(mutant.AllCopies) && op.column > 0 && op.off%(64<<10) == 0) {
 		_, op.err = op.m.dev.WriteAt(op.p, op.off)
 	}
 }
