@@ -30,6 +30,7 @@ type epochs struct {
 	mu    sync.Mutex
 	list  []*epoch
 	after func([]extent) // takes what is free again
+	ended chan struct{}  // made when the pool is closed, closed when nobody reads any more
 }
 
 // hold returns the current epoch, which stays until it is released.
@@ -53,6 +54,7 @@ func (e *epoch) release() {
 	e.list.mu.Lock()
 	e.readers--
 	over := e.list.overLocked()
+	e.list.endedLocked()
 	e.list.mu.Unlock()
 	e.list.end(over)
 }
@@ -91,14 +93,40 @@ func (s *epochs) end(over []*epoch) {
 	}
 }
 
-// close ends the current epoch too; there are no readers.
+// close ends the current epoch too, when the last reader is done. Who comes later
+// finds it, and that its view is closed.
 func (s *epochs) close() {
+	s.mu.Lock()
+	if len(s.list) == 0 || s.ended != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.ended = make(chan struct{})
+	s.endedLocked()
+	s.mu.Unlock()
+	<-s.ended
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.list {
 		e.view.Close()
 	}
-	s.list = nil
+}
+
+// endedLocked tells close when nobody reads any more.
+func (s *epochs) endedLocked() {
+	if s.ended == nil {
+		return
+	}
+	for _, e := range s.list {
+		if e.readers > 0 {
+			return
+		}
+	}
+	select {
+	case <-s.ended:
+	default:
+		close(s.ended)
+	}
 }
 
 // empty reports whether there is no state yet.

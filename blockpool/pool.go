@@ -65,6 +65,7 @@ type Pool struct {
 	stopped chan struct{} // closed when it has ended
 	closing sync.Once
 	failure atomic.Pointer[error] // why nothing may change
+	closed  atomic.Bool           // nothing may be read either
 
 	abandoned atomic.Bool // nothing more is to become durable
 }
@@ -208,6 +209,7 @@ func (p *Pool) Abandon() {
 // letGo closes what is open. The sync goroutine has ended, or never ran.
 func (p *Pool) letGo() error {
 	var errs []error
+	p.closed.Store(true)
 	p.epochs.close()
 	if p.meta != nil {
 		errs = append(errs, p.meta.Close())

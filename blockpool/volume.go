@@ -160,9 +160,9 @@ func (v *Volume) Flush(ctx context.Context) error {
 	return nil
 }
 
-// usable refuses a closed handle.
+// usable refuses a closed handle, and one of a closed pool.
 func (v *Volume) usable() error {
-	if v.closed.Load() {
+	if v.closed.Load() || v.v.pool.closed.Load() {
 		return ErrClosed
 	}
 	return nil
