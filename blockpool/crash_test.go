@@ -437,7 +437,7 @@ func (c *crasher) verify(rec *recording, s *memdev.State, base []boltFile, marks
 	if err := c.contents(rec, p, marks, power); err != nil {
 		return err
 	}
-	if err := recount(p, false); err != nil || !thorough {
+	if err := recountAll(p, false); err != nil || !thorough {
 		return err
 	}
 	return c.goesOn(rec, &p, s.Journal)
@@ -581,7 +581,7 @@ var crashProfiles = []struct {
 // in the metadata after the process or the machine ended at any place of some
 // scripts, LAMINA_CRASH_STATES of them.
 func TestAfterAnyCrashThePoolIsWhatItPromises(t *testing.T) {
-	states := number("LAMINA_CRASH_STATES", 20_000)
+	states := fromEnv("LAMINA_CRASH_STATES", 20_000)
 	const perRecording = 1000
 	count := max((states+perRecording-1)/perRecording, 1)
 	for i := range count {
@@ -609,7 +609,7 @@ func TestAfterAnyCrashThePoolIsWhatItPromises(t *testing.T) {
 // TestACrashDuringRecoveryLosesNothing crashes while the pool recovers from a
 // crash, LAMINA_RECOVERY_STATES times.
 func TestACrashDuringRecoveryLosesNothing(t *testing.T) {
-	states := number("LAMINA_RECOVERY_STATES", 2000)
+	states := fromEnv("LAMINA_RECOVERY_STATES", 2000)
 	const perState, perRecording = 5, 500
 	for i := range max(states/perRecording, 1) {
 		profile := crashProfiles[i%len(crashProfiles)]

@@ -62,7 +62,7 @@ func (b *bench) restore(path, dump string, o RestoreOptions) {
 }
 
 func TestADumpBringsBackAPoolThatLostItsMetadata(t *testing.T) {
-	for i, p := range allProfiles {
+	for i, p := range checkProfiles {
 		t.Run(fmt.Sprintf("%v-%d", p.data, p.devices), func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t, Config{DataProfile: p.data, MetadataProfile: p.metadata}, p.devices, 128<<20)

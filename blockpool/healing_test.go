@@ -47,7 +47,7 @@ func (d *damaged) stored() (all []format.Record) {
 	view, err := d.meta.View()
 	d.must(err)
 	defer view.Close()
-	c := &recounter{view: view, p: d.Pool, nodeRefs: map[uint64]uint64{}, extents: map[uint64]*counted{}, usedBy: map[uint64]int64{}}
+	c := &recounter{view: view, p: d.Pool, nodeRefs: map[uint64]uint64{}, extents: map[uint64]*tally{}, usedBy: map[uint64]int64{}}
 	c.catalogue()
 	d.must(errors.Join(c.wrong...))
 	for _, x := range c.extents {
@@ -63,7 +63,7 @@ func (d *damaged) hurt(rec format.Record, column int) (undo func(), changed bool
 	c, err := d.space.chunk(rec.Addr)
 	d.must(err)
 	col := c.Columns[column]
-	dev := d.journal.Device(d.devices.get(uint32(col.Device)).state.path)
+	dev := d.journal.Device(d.devices.get(uint32(col.Device)).state.Load().path)
 	width := int64(1)
 	if c.Profile.Parity() > 0 {
 		width = int64(len(c.Columns))
@@ -108,7 +108,7 @@ func TestDamageIsHealedWhereThereIsRedundancy(t *testing.T) {
 			d := newDamaged(t, profile.Profile, profile.devices, Single)
 			records := d.stored()
 			const perRound = 25
-			for range number("LAMINA_DAMAGES", 1000) / perRound {
+			for range fromEnv("LAMINA_DAMAGES", 1000) / perRound {
 				columns := d.rng.Perm(profile.devices)[:profile.bad]
 				hit := map[format.Addr]bool{}
 				for range perRound {
@@ -155,7 +155,7 @@ func (d *damaged) spare(records []format.Record, column int) {
 func TestDamageIsDetectedWhereThereIsNone(t *testing.T) {
 	d := newDamaged(t, Single, 1, Single)
 	records := d.stored()
-	for i := range number("LAMINA_DAMAGES", 1000) {
+	for i := range fromEnv("LAMINA_DAMAGES", 1000) {
 		undo, changed := d.hurt(records[d.rng.IntN(len(records))], 0)
 		err := d.same()
 		if changed != errors.Is(err, ErrDamaged) || !changed && err != nil {
@@ -181,7 +181,7 @@ func TestDamagedMetadataIsHealedOrRefused(t *testing.T) {
 				whole = append(whole, f)
 			}
 			refused, partly := 0, 0
-			for i := range number("LAMINA_METADATA_DAMAGES", 500) {
+			for i := range fromEnv("LAMINA_METADATA_DAMAGES", 500) {
 				hit := d.rng.IntN(len(files))
 				for k := range files {
 					d.must(whole[k].write(files[k]))

@@ -17,7 +17,7 @@ import (
 // broken, and demands that they fail for each of the first LAMINA_MUTANTS rules,
 // 0 for none. A run that hangs or cannot be made has noticed nothing.
 func TestEachBrokenRuleIsNoticed(t *testing.T) {
-	count := number("LAMINA_MUTANTS", 0)
+	count := fromEnv("LAMINA_MUTANTS", 0)
 	if count == 0 {
 		t.Skip("LAMINA_MUTANTS says of how many broken rules to try the tests: make pool-test, make pool-long")
 	}

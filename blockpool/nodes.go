@@ -53,7 +53,6 @@ func (c *nodeCache) load(view *meta.View, txg uint64, id btree.NodeID) (*btree.N
 	s := c.shard(id)
 	s.mu.Lock()
 	if e := s.nodes[id]; e != nil && e.n.Birth() <= txg {
-		n := e.n
 		e.used = true
 		n := e.n // the next txg may replace it
 		s.mu.Unlock()

@@ -95,7 +95,7 @@ func chunkFits(c *raid.Chunk, devices []*device) error {
 			return damagedf("chunk %d lies on device %d, which the pool has not", c.ID, col.Device)
 		case devices[i].dev == nil:
 		case col.Start+c.ColumnBytes() > devices[i].dev.Size():
-			return damagedf("chunk %d lies beyond the end of %s", c.ID, devices[i].state.path)
+			return damagedf("chunk %d lies beyond the end of %s", c.ID, devices[i].state.Load().path)
 		default:
 			there++
 		}
@@ -240,7 +240,7 @@ func (b *rebuilder) install(paths []string, suffix string, devices []*device, na
 			continue
 		}
 		err := writeLabel(d.dev, &label{
-			pool: guid, name: name, device: d.id, deviceGUID: d.state.guid, size: d.state.size, txg: txg, replicas: paths,
+			pool: guid, name: name, device: d.id, deviceGUID: d.state.Load().guid, size: d.state.Load().size, txg: txg, replicas: paths,
 		})
 		if err != nil {
 			return err
@@ -299,7 +299,7 @@ func lastTxg(devices []*device, chunks []*raid.Chunk, guid GUID) (last uint64) {
 func openDevices(states []*deviceState, guid GUID, storage Storage, search []string) (devices []*device) {
 	o := OpenOptions{Storage: storage, SearchDevices: search}
 	for _, st := range states {
-		d := &device{id: st.id, state: st}
+		d := newDevice(*st, nil)
 		if dev, err := o.deviceAt(st, guid); err == nil {
 			d.dev = dev
 		}

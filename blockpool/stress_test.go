@@ -102,7 +102,7 @@ func TestManyAtOnceWhileADeviceFails(t *testing.T) {
 			return b.Destroy(ctx, name)
 		})
 	}
-	last := time.Duration(number("LAMINA_STRESS_SECONDS", 3)) * time.Second
+	last := time.Duration(fromEnv("LAMINA_STRESS_SECONDS", 3)) * time.Second
 	time.Sleep(last / 3)
 	b.journal.Device("/disk1").Inject(memdev.Fault{Ops: memdev.Writes, Times: 1, Err: unix.EIO})
 	time.Sleep(last / 3)
