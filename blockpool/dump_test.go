@@ -328,4 +328,3 @@ func FuzzRestore(f *testing.F) {
 		os.Remove(filepath.Join(dir, "fuzz.db"))
 	})
 }
-

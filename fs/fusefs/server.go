@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log"
 	"os"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -91,15 +90,6 @@ func (s *Server) choosePassthrough(logger *log.Logger) {
 		return
 	}
 	s.raw.opens.server = s.mount.conn
-}
-
-// limitMemory makes the garbage collector keep less room than it would: a
-// server's memory is mostly its table of nodes, which lives long and is seldom
-// looked through.
-func limitMemory() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(40)
-	}
 }
 
 // kernelOptions are the features that the server asks the kernel for.

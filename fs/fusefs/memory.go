@@ -1,0 +1,50 @@
+package fusefs
+
+import (
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"sync"
+)
+
+// A server's memory is mostly its table of nodes, which lives long and is seldom
+// looked through: the collector lets it grow by heapGrowth percent only. What a
+// request needs lives as long as the request, and while the table is small that
+// is nearly all there is: without heapFloor, in bytes, the collector would run
+// every thousand requests and take as much time as they do.
+const (
+	heapFloor  = 8 << 20
+	heapGrowth = 40
+)
+
+// limitMemory sets the collector to heapFloor and heapGrowth, unless the user has
+// set it.
+var limitMemory = sync.OnceFunc(func() {
+	if os.Getenv("GOGC") == "" {
+		tuneCollector(0)
+	}
+})
+
+// tuneCollector sets the collector up for what is alive now, and does so again
+// after each collection. last is what it was set to.
+func tuneCollector(last int) {
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(live)
+	percent := collectAfter(live[0].Value.Uint64())
+	if percent != last {
+		debug.SetGCPercent(percent)
+	}
+	runtime.SetFinalizer(new(collected), func(*collected) { tuneCollector(percent) })
+}
+
+// collected is found to be unused by the next collection. Smaller ones share
+// their place with others and may be found later.
+type collected [16]byte
+
+// collectAfter returns by how many percent a heap with so many bytes alive may
+// grow. The runtime adds that it collects no heap below percent × 4 MB / 100.
+func collectAfter(live uint64) int {
+	const most = heapFloor * 100 / (4 << 20)
+	return min(most, max(heapGrowth, heapFloor*100/int(max(live, 1))-100))
+}
