@@ -11,8 +11,9 @@ import (
 )
 
 // copyAttributes gives a staged object owner, xattrs, mode and times of the
-// one it is a copy of, and notes where it came from.
-func (fs *FS) copyAttributes(dst, src layer.Object, st *layer.Stat, n *Node) error {
+// one it is a copy of, and notes where it came from. modeSet tells that it has
+// the mode already, and nothing done to it takes any of that away.
+func (fs *FS) copyAttributes(dst, src layer.Object, st *layer.Stat, n *Node, modeSet bool) error {
 	if err := fs.chownNew(dst, st.UID, st.GID); err != nil {
 		return err
 	}
@@ -24,12 +25,25 @@ func (fs *FS) copyAttributes(dst, src layer.Object, st *layer.Stat, n *Node) err
 	if err := fs.setOrigin(dst, src, st, n); err != nil {
 		return err
 	}
-	if st.Type() != unix.S_IFLNK {
+	if st.Type() != unix.S_IFLNK && !modeSet {
 		if err := dst.Chmod(st.Mode & 0o7777); err != nil {
 			return err
 		}
 	}
 	return dst.SetTimes(st.Atime, st.Mtime)
+}
+
+// birthMode returns the mode to stage a copy of a regular file with: its own,
+// unless a change of the owner or writing would take suid and sgid bits away
+// before it is published. An owner without privileges has to be able to write
+// xattrs.
+func (fs *FS) birthMode(st *layer.Stat) uint32 {
+	const private = 0o600
+	mode := st.Mode & 0o7777
+	if mode&^0o777 != 0 || mode&private != private || st.UID != fs.self.UID || st.GID != fs.self.GID {
+		return private
+	}
+	return mode
 }
 
 // chownNew gives a new object its owner, unless it has it by birth.

@@ -43,7 +43,7 @@ func (fs *FS) copyUpSpecial(n *Node) error {
 	if err != nil {
 		return err
 	}
-	if err := fs.copyAttributes(dst, src, &st, n); err != nil {
+	if err := fs.copyAttributes(dst, src, &st, n, false); err != nil {
 		dst.Close()
 		return err
 	}

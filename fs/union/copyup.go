@@ -106,7 +106,7 @@ func (fs *FS) copyUpDirIn(n, p *Node, name string) (bool, error) {
 		return true, err
 	}
 	defer dst.Close()
-	if err := fs.copyAttributes(dst, src.obj, &st, n); err != nil {
+	if err := fs.copyAttributes(dst, src.obj, &st, n, false); err != nil {
 		return true, err
 	}
 	up := p.dir.upper.Load()
@@ -159,13 +159,7 @@ func (fs *FS) inParent(p *Node, origin bool, publish func(layer.Dir) error) erro
 
 // copyUpRegular stages a copy of a regular file and publishes it.
 func (fs *FS) copyUpRegular(n *Node, want dataWanted) error {
-	at := n.lowerPlace()
-	dir, err := at.dir.open(fs)
-	if err != nil {
-		return err
-	}
-	defer dir.release()
-	src, err := dir.obj.Lookup(at.name)
+	src, data, err := fs.sourceOf(n, want)
 	if err != nil {
 		return err
 	}
@@ -175,7 +169,7 @@ func (fs *FS) copyUpRegular(n *Node, want dataWanted) error {
 		return err
 	}
 	size := min(int64(want), st.Size)
-	meta := want == wantMeta && fs.opt.Metacopy && st.Size > 0 && fs.opt.Whiteouts != WhiteoutAufs
+	meta := fs.sparesData(want) && st.Size > 0
 	switch {
 	case meta:
 		size = 0
@@ -192,12 +186,21 @@ func (fs *FS) copyUpRegular(n *Node, want dataWanted) error {
 			fs.limits.give(taken, 1)
 		}
 	}()
-	s, err := fs.work.tempFile(0o600)
+	born := fs.birthMode(&st)
+	s, err := fs.work.tempFile(born)
 	if err != nil {
 		return err
 	}
 	defer s.discard()
-	if size > 0 {
+	switch {
+	case size == 0:
+	case data != nil:
+		moved, err := fs.copyData(s.file, data, &st, size)
+		if err != nil {
+			return err
+		}
+		fs.stats.CopyUpBytes.Add(uint64(moved))
+	default:
 		moved, err := fs.copyFrom(n, s.file, size)
 		if err != nil {
 			return err
@@ -210,7 +213,7 @@ func (fs *FS) copyUpRegular(n *Node, want dataWanted) error {
 		}
 		fs.stats.MetaCopyUps.Add(1)
 	}
-	if err := fs.copyAttributes(s.file, src, &st, n); err != nil {
+	if err := fs.copyAttributes(s.file, src, &st, n, born == st.Mode&0o7777 && !fs.work.acl); err != nil {
 		return err
 	}
 	if err := fs.syncStaged(s.file, size); err != nil {
@@ -221,6 +224,42 @@ func (fs *FS) copyUpRegular(n *Node, want dataWanted) error {
 		return err
 	}
 	given = true
+	return nil
+}
+
+// sparesData tells whether a copy-up may leave all data where it is.
+func (fs *FS) sparesData(want dataWanted) bool {
+	return want == wantMeta && fs.opt.Metacopy && fs.opt.Whiteouts != WhiteoutAufs
+}
+
+// sourceOf opens the lower object of a regular file to be copied from. Where that
+// object has the data, and the data is wanted, it comes back open, as data too:
+// one descriptor then does for all of it, often one that a reader has left open.
+func (fs *FS) sourceOf(n *Node, want dataWanted) (src layer.Object, data layer.File, err error) {
+	if want != wantNone && !fs.sparesData(want) && !n.has(stateMetacopy) {
+		// What cannot be read may have no data to copy.
+		if h, err := fs.openData(n, false); err == nil {
+			return heldFile{h.obj, h}, h.obj, nil
+		}
+	}
+	at := n.lowerPlace()
+	dir, err := at.dir.open(fs)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer dir.release()
+	src, err = dir.obj.Lookup(at.name)
+	return src, nil, err
+}
+
+// heldFile is an open file of the cache of handles; closing it gives it back.
+type heldFile struct {
+	layer.Object
+	handle *handle[layer.File]
+}
+
+func (f heldFile) Close() error {
+	f.handle.release()
 	return nil
 }
 

@@ -83,7 +83,7 @@ func (r *renaming) exchangeForEmpty(tmp string, old layer.Dir, st *layer.Stat, n
 		return err
 	}
 	defer empty.Close()
-	if err := fs.copyAttributes(empty, old, st, n); err != nil {
+	if err := fs.copyAttributes(empty, old, st, n, false); err != nil {
 		return err
 	}
 	if err := fs.markOpaque(empty); err != nil {

@@ -30,7 +30,10 @@ type workDir struct {
 	// journalled tells that the filesystem orders metadata behind data that
 	// was written out, so that staging needs no commit of its own.
 	journalled bool
-	unlock     func()
+	// acl tells that the directory may have a default ACL, of which what is made
+	// there takes its mode.
+	acl    bool
+	unlock func()
 }
 
 func (w *workDir) close() error {
@@ -73,6 +76,10 @@ func (fs *FS) openWork(b Branch) error {
 	if err := sweep(w.dir); err != nil {
 		return fmt.Errorf("union: work directory %s: cannot remove what an earlier mount left: %w", b.Name, err)
 	}
+	// It was inherited from where the user keeps the work directory, and would
+	// be by the copies (ovl_workdir_create in fs/overlayfs/super.c).
+	err = w.dir.Removexattr(aclDefault)
+	w.acl = err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP
 	if st, err := w.dir.Statfs(); err == nil {
 		switch st.Type {
 		case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC:
