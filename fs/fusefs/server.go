@@ -52,12 +52,17 @@ func Mount(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s.raw = newRawFS(s.union, &cfg.Options)
+	ahead := 0
+	if s.raw.initialRoot {
+		ahead = layerReadAhead(&cfg.Options)
+	}
 	s.mount, err = MountRaw(RawConfig{
 		FS: s.raw, Target: cfg.Target, Flags: MountFlagsOf(&cfg.Options), Kernel: s.kernelOptions(cfg.Log),
 	})
 	if err != nil {
 		return nil, errors.Join(err, s.union.Close())
 	}
+	s.mount.dev.readAhead(ahead)
 	conn := s.mount.conn
 	s.union.OnRelisted(func(dir *union.Node) {
 		// The answer tells only whether the kernel has the directory at all.
