@@ -4,7 +4,6 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
-	"runtime/metrics"
 	"sync"
 )
 
@@ -22,20 +21,32 @@ const (
 // set it.
 var limitMemory = sync.OnceFunc(func() {
 	if os.Getenv("GOGC") == "" {
-		tuneCollector(0)
+		tuneCollector(collectAfter(0))
 	}
 })
 
-// tuneCollector sets the collector up for what is alive now, and does so again
-// after each collection. last is what it was set to.
-func tuneCollector(last int) {
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	metrics.Read(live)
-	percent := collectAfter(live[0].Value.Uint64())
-	if percent != last {
-		debug.SetGCPercent(percent)
+// tuneCollector sets the collector to start again when the heap has grown by so
+// many percent, and after each collection to what fits then.
+func tuneCollector(percent int) {
+	debug.SetGCPercent(percent)
+	var again func(*collected)
+	again = func(*collected) {
+		if now := collectAfter(aliveAfter(percent)); now != percent {
+			percent = now
+			debug.SetGCPercent(percent)
+		}
+		runtime.SetFinalizer(new(collected), again)
 	}
-	runtime.SetFinalizer(new(collected), func(*collected) { tuneCollector(percent) })
+	runtime.SetFinalizer(new(collected), again)
+}
+
+// aliveAfter returns about how many bytes the last collection has found alive, by
+// when the next one is due. Package runtime/metrics would tell, but importing it
+// costs each start of the program a fifth of a millisecond.
+func aliveAfter(percent int) uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.NextGC * 100 / uint64(100+percent)
 }
 
 // collected is found to be unused by the next collection. Smaller ones share
