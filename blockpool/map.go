@@ -45,7 +45,7 @@ func (v *Volume) Allocated(off, n int64) (length int64, hole bool, err error) {
 // or are not.
 func (v *volume) run(first, end uint64) (to uint64, hole bool, err error) {
 	to = first
-	for window := uint64(mapFirst); to < end; window *= 2 {
+	for window := uint64(mapFirst); to < end; window = wider(window) {
 		data, next, err := v.mapped(to, min(end, to+min(window, end-to)))
 		if err != nil {
 			return 0, false, err
@@ -67,6 +67,9 @@ func (v *volume) run(first, end uint64) (to uint64, hole bool, err error) {
 	}
 	return to, hole, nil
 }
+
+// wider returns how many records the look after one at window records covers.
+func wider(window uint64) uint64 { return min(2*window, 1<<40) }
 
 // mapped returns which of the records first to end-1 are no holes. When those are
 // many it stops early, at next.

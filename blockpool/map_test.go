@@ -98,3 +98,15 @@ func TestAllocatedIsCheapOverLongRuns(t *testing.T) {
 		t.Errorf("%d runs, %d of them data", steps, data)
 	}
 }
+
+// A volume that is full takes many looks, and each covers something.
+func TestLooksNeverCoverNothing(t *testing.T) {
+	window := uint64(mapFirst)
+	for range 200 {
+		next := wider(window)
+		if next < window {
+			t.Fatalf("after %d records come %d", window, next)
+		}
+		window = next
+	}
+}

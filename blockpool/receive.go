@@ -7,8 +7,6 @@ import (
 	"io"
 	"math"
 
-	"github.com/cespare/xxhash/v2"
-
 	"github.com/laminafs/lamina/blockpool/internal/format"
 	"github.com/laminafs/lamina/blockpool/internal/stream"
 )
@@ -283,7 +281,7 @@ func (x *receiver) place(ctx context.Context, n uint64, at format.Addr, p []byte
 	records := make([]format.Record, int64(len(p))/size)
 	stride := format.Addr(v.pool.space.extent(at, size).n)
 	for i := range records {
-		sum := xxhash.Sum64(p[int64(i)*size:][:size])
+		sum := format.Sum(p[int64(i)*size:][:size])
 		records[i] = format.Record{Addr: at + format.Addr(i)*stride, Size: uint32(size), Sum: sum, Owner: x.owner}
 	}
 	v.pending.Add(int64(len(p)))

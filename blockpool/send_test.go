@@ -125,9 +125,13 @@ func (b *bench) replicate(a *bench, rng *rand.Rand, from, to, volume string) {
 		}
 		a.must(err)
 		var src io.Reader = &w
-		cut := try < 4 && rng.IntN(3) > 0
+		cut, killed := try < 4 && rng.IntN(3) > 0, errors.New("killed")
 		if cut {
 			src = bytes.NewReader(w.Bytes()[:rng.IntN(w.Len())])
+		}
+		kill := cut && rng.IntN(3) == 0
+		if kill {
+			src = io.MultiReader(src, readerFunc(func() error { b.crash(); return killed }))
 		}
 		info, err := b.Receive(ctx, src, volume, ReceiveOptions{})
 		if err == nil {
@@ -136,7 +140,7 @@ func (b *bench) replicate(a *bench, rng *rand.Rand, from, to, volume string) {
 			}
 			return
 		}
-		if !cut || !errors.Is(err, io.ErrUnexpectedEOF) {
+		if !cut || !errors.Is(err, io.ErrUnexpectedEOF) && !(kill && errors.Is(err, killed)) {
 			b.Fatal(err)
 		}
 		if rng.IntN(3) == 0 {
@@ -153,6 +157,36 @@ func (b *bench) replicate(a *bench, rng *rand.Rand, from, to, volume string) {
 			token = ""
 		}
 	}
+}
+
+// A volume that is renamed while half a stream for it is there takes the rest under
+// its new name.
+func TestHalfAStreamFollowsItsVolume(t *testing.T) {
+	a, b := newBench(t, Config{}, 1, 64<<20), newBench(t, Config{}, 1, 64<<20)
+	freeB := b.space.available(0)
+	a.must(a.CreateVolume(ctx, "v", 8<<20, VolumeOptions{}))
+	rng := rand.New(rand.NewPCG(4, 4))
+	for i := range 2 {
+		a.scribble("v", rng)
+		a.must(a.Snapshot(ctx, "v", fmt.Sprintf("v@%d", i)))
+	}
+	if _, err := b.Receive(ctx, bytes.NewReader(a.sent("", "v@0")), "old", ReceiveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s := a.sent("v@0", "v@1")
+	if _, err := b.Receive(ctx, bytes.NewReader(s[:len(s)/2]), "old", ReceiveOptions{}); err == nil {
+		t.Fatal("half a stream was enough")
+	}
+	b.must(b.Rename(ctx, "old", "new"))
+	token, err := b.ReceiveToken("new")
+	b.must(err)
+	if _, err := b.Receive(ctx, bytes.NewReader(a.sentSince(token)), "new", ReceiveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(b.content("new@1"), a.content("v@1")) || !bytes.Equal(b.content("new"), a.content("v@1")) {
+		t.Error("content differs")
+	}
+	b.emptied(freeB)
 }
 
 // A process that is killed while a stream arrives goes on near where it was.

@@ -22,7 +22,7 @@ func (v *volume) trim(ctx context.Context) (freed int64, err error) {
 	e := v.entry.Load()
 	size := e.recordSize
 	buf := make([]byte, max(maxRun, size))
-	for next, window := uint64(0), uint64(mapFirst); next < e.records(); window *= 2 {
+	for next, window := uint64(0), uint64(mapFirst); next < e.records(); window = wider(window) {
 		var data spans
 		data, next, err = v.mapped(next, min(e.records(), next+min(window, e.records()-next)))
 		if err != nil {
