@@ -8,16 +8,6 @@ import (
 	"github.com/laminafs/lamina/blockpool/internal/meta"
 )
 
-// settle waits until what was destroyed has come back.
-func (b *bench) settle() {
-	b.Helper()
-	b.must(b.Sync(ctx))
-	for b.dead.pending() {
-		b.must(b.Sync(ctx))
-	}
-	b.must(b.Sync(ctx))
-}
-
 // storedNodes counts the nodes in the metadata.
 func (b *bench) storedNodes() (n uint64) {
 	b.Helper()
@@ -61,7 +51,7 @@ func TestUsageIsWhatDestroyingBringsBack(t *testing.T) {
 				}
 			}
 			for left := b.Volumes(); len(left) > 0; left = b.Volumes() {
-				b.settle()
+				b.must(b.drain())
 				rng.Shuffle(len(left), func(i, j int) { left[i], left[j] = left[j], left[i] })
 				left = left[:1+rng.IntN(min(4, len(left)))]
 				var names []string
@@ -78,7 +68,7 @@ func TestUsageIsWhatDestroyingBringsBack(t *testing.T) {
 				for _, name := range names {
 					b.must(b.Destroy(ctx, name))
 				}
-				b.settle()
+				b.must(b.drain())
 				got := Freed{Bytes: (b.space.available(0) - free) * 4096, Nodes: nodes - b.storedNodes()}
 				got.Records = uint64(got.Bytes / size)
 				if got != promised {
