@@ -33,6 +33,21 @@ race: ## the same under the race detector
 root-test: ## mounts unions and kernel overlays below a temporary directory, as root
 	$(GO) test -count=1 -tags integration -timeout 20m ./integration/...
 
+# What blockpool/ must stand: see "How it is tested" of each number's test.
+POOL = $(GO) test -count=1 -timeout 24h -v
+POOL_CI = LAMINA_CRASH_STATES=20000 LAMINA_RECOVERY_STATES=2000 LAMINA_MODEL_OPS=15000 LAMINA_MODEL_SEEDS=6 LAMINA_FAULT_STRIDE=4 LAMINA_ALLOC_FAULTS=150
+POOL_LONG = LAMINA_CRASH_STATES=500000 LAMINA_RECOVERY_STATES=50000 LAMINA_MODEL_OPS=1000000 LAMINA_MODEL_SEEDS=200 LAMINA_FAULT_STRIDE=1 \
+	LAMINA_ALLOC_FAULTS=2000 LAMINA_DAMAGES=10000 LAMINA_METADATA_DAMAGES=10000 LAMINA_MISDIRECTED=1000
+POOL_PROOFS = ^Test(AfterAnyCrash|ACrashDuring|Volumes|Each|ADevice|AMisdirected|Allocations|Damage|AReplica|WhatIsBeingRead)
+
+pool-test: ## crash states, faults, damage, the model, and a dozen broken rules that the tests must notice (about 15 min)
+	$(POOL_CI) LAMINA_MUTANTS=12 $(POOL) -run '$(POOL_PROOFS)' ./blockpool
+	CGO_ENABLED=1 LAMINA_STRESS_SECONDS=10 $(POOL) -race -run '^Test(ManyAtOnce|VolumesAreWhatTheir|VolumesOf)' ./blockpool
+
+pool-long: ## the same, with the numbers of a long run: days
+	$(POOL_LONG) LAMINA_MUTANTS=100 $(POOL) -run '$(POOL_PROOFS)' ./blockpool
+	CGO_ENABLED=1 LAMINA_STRESS_SECONDS=600 $(POOL) -race -run '^Test(ManyAtOnce|VolumesAreWhatTheir|VolumesOf)' ./blockpool
+
 arrows: ## check that packages import only what the design allows
 	$(GO) test -run TestArrows ./integration/arrows
 
@@ -55,4 +70,4 @@ fuzz: ## each fuzz target for a little while
 clean: ## remove what was built
 	rm -rf $(BIN)
 
-.PHONY: help build install demo test race root-test arrows bench bench-rootless bench-quick bench-pool fuzz clean
+.PHONY: help build install demo test race pool-test pool-long root-test arrows bench bench-rootless bench-quick bench-pool fuzz clean

@@ -160,7 +160,12 @@ func (s *script) step() error {
 }
 
 func (s *script) create() error {
-	name, size, recordSize := s.fresh(), 1+s.rng.Int64N(200<<10), int64(4096)<<s.rng.IntN(6)
+	name, recordSize := s.fresh(), int64(4096)<<s.rng.IntN(6)
+	most := int64(200 << 10)
+	if recordSize == 4096 { // with enough records for a tree of several nodes
+		most *= 6
+	}
+	size := 1 + s.rng.Int64N(most)
 	return s.run(true, func() {
 		s.data[name] = make([]byte, size)
 		s.then(name, sumOf(s.data[name], recordSize))
@@ -288,13 +293,13 @@ func (s *script) between(marks []any, power bool) (lo, hi int) {
 // observe reads all of a pool.
 func observe(p *Pool) (map[string]*sum, error) {
 	all := map[string]*sum{}
-	buf := make([]byte, 256<<10)
 	for _, i := range p.Volumes() {
 		v, err := p.Open(i.Name)
 		if err != nil {
 			return nil, err
 		}
-		n, err := v.ReadAt(buf[:i.Size], 0)
+		buf := make([]byte, i.Size)
+		n, err := v.ReadAt(buf, 0)
 		v.Close()
 		if int64(n) != i.Size {
 			return nil, fmt.Errorf("%s: %d of %d bytes: %w", i.Name, n, i.Size, errors.Join(err, io.ErrUnexpectedEOF))
@@ -380,7 +385,7 @@ func record(t testing.TB, profile Profile, devices int, metadata Profile, seed u
 	rec.opts = b.opts
 	b.opts.Tunables.commit, r.pause = r.commit, time.Millisecond
 	b.open()
-	b.ballast(600 * scripts * devices)
+	b.ballast(900 * scripts * devices)
 	errs := make([]error, scripts)
 	var wg sync.WaitGroup
 	for i := range scripts {
@@ -581,13 +586,13 @@ var crashProfiles = []struct {
 // in the metadata after the process or the machine ended at any place of some
 // scripts, LAMINA_CRASH_STATES of them.
 func TestAfterAnyCrashThePoolIsWhatItPromises(t *testing.T) {
-	states := fromEnv("LAMINA_CRASH_STATES", 20_000)
+	states := fromEnv("LAMINA_CRASH_STATES", 2000)
 	const perRecording = 1000
 	count := max((states+perRecording-1)/perRecording, 1)
 	for i := range count {
 		profile := crashProfiles[i%len(crashProfiles)]
 		t.Run(fmt.Sprintf("%d, %v", i, profile.Profile), func(t *testing.T) {
-			rec := record(t, profile.Profile, profile.devices, profile.meta, uint64(i), 2-i%3/2, 200)
+			rec := record(t, profile.Profile, profile.devices, profile.meta, uint64(i), 2-i%3/2, 250)
 			begin := time.Now()
 			each(t, min(perRecording, states), func(c *crasher, k int) error {
 				n := rec.journal.Len() - rec.from
@@ -609,7 +614,7 @@ func TestAfterAnyCrashThePoolIsWhatItPromises(t *testing.T) {
 // TestACrashDuringRecoveryLosesNothing crashes while the pool recovers from a
 // crash, LAMINA_RECOVERY_STATES times.
 func TestACrashDuringRecoveryLosesNothing(t *testing.T) {
-	states := fromEnv("LAMINA_RECOVERY_STATES", 2000)
+	states := fromEnv("LAMINA_RECOVERY_STATES", 500)
 	const perState, perRecording = 5, 500
 	for i := range max(states/perRecording, 1) {
 		profile := crashProfiles[i%len(crashProfiles)]

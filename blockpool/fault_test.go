@@ -70,7 +70,7 @@ func failsRightly(err error, errno unix.Errno) bool {
 // TestEachIOThatFailsLosesNothingThatWasFlushed has the first, second, third …
 // operation of the devices fail, once, and in every way.
 func TestEachIOThatFailsLosesNothingThatWasFlushed(t *testing.T) {
-	steps, stride := fromEnv("LAMINA_FAULT_STEPS", 300), fromEnv("LAMINA_FAULT_STRIDE", 4)
+	steps, stride := fromEnv("LAMINA_FAULT_STEPS", 300), fromEnv("LAMINA_FAULT_STRIDE", 40)
 	for i, profile := range crashProfiles[:4] {
 		t.Run(profile.Profile.String(), func(t *testing.T) {
 			counted := newFailing(t, profile.Profile, profile.devices, profile.meta, 77)
@@ -281,7 +281,7 @@ func (f *failing) neverWrongNow() (int, error) {
 // TestAllocationsThatFailChangeNothingElse lets the pool have no space for some
 // steps of a script: what is refused is refused cleanly, and later all goes on.
 func TestAllocationsThatFailChangeNothingElse(t *testing.T) {
-	for k := range fromEnv("LAMINA_ALLOC_FAULTS", 150) {
+	for k := range fromEnv("LAMINA_ALLOC_FAULTS", 30) {
 		b := newSmallBench(t, Config{}, 1, memdev.NewUnrecorded())
 		b.opts.Tunables.DirtyLimit = 128 << 10
 		b.open()

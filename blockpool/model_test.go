@@ -621,7 +621,7 @@ func fromEnv(name string, otherwise int) int {
 // the other. LAMINA_MODEL_OPS operations for each of LAMINA_MODEL_SEEDS seeds.
 func TestVolumesAreWhatTheModelSays(t *testing.T) {
 	t.Parallel()
-	ops, seeds, first := fromEnv("LAMINA_MODEL_OPS", 6000), fromEnv("LAMINA_MODEL_SEEDS", 6), fromEnv("LAMINA_MODEL_SEED", 1)
+	ops, seeds, first := fromEnv("LAMINA_MODEL_OPS", 1500), fromEnv("LAMINA_MODEL_SEEDS", 6), fromEnv("LAMINA_MODEL_SEED", 1)
 	for seed := first; seed < first+seeds; seed++ {
 		profile := modelProfiles[seed%len(modelProfiles)]
 		t.Run(fmt.Sprintf("seed %d, %v", seed, profile.Profile), func(t *testing.T) {
@@ -719,7 +719,7 @@ func noise(n int64, seed uint64) []byte {
 // each on volumes of its own.
 func TestVolumesAreWhatTheirModelsSay(t *testing.T) {
 	t.Parallel()
-	ops, seeds := fromEnv("LAMINA_MODEL_OPS", 2500)/20, fromEnv("LAMINA_MODEL_SEEDS", 2)
+	ops, seeds := fromEnv("LAMINA_MODEL_OPS", 1500)/20, fromEnv("LAMINA_MODEL_SEEDS", 2)
 	for seed := range seeds {
 		profile := modelProfiles[(seed+2)%len(modelProfiles)]
 		t.Run(fmt.Sprintf("seed %d, %v", seed, profile.Profile), func(t *testing.T) {
