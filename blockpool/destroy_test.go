@@ -2,6 +2,7 @@ package blockpool
 
 import (
 	"testing"
+	"time"
 
 	"github.com/laminafs/lamina/blockpool/vdev/memdev"
 )
@@ -11,6 +12,10 @@ import (
 func TestVolumesThatWereDestroyedAreFreedAlsoAfterAKill(t *testing.T) {
 	b := newSmallBench(t, Config{}, 1, memdev.NewUnrecorded())
 	b.opts.Tunables.deadPerTxg = 1
+	b.opts.Tunables.commit = func(commit func() error) error {
+		time.Sleep(2 * time.Millisecond) // so that the kill comes before the end
+		return commit()
+	}
 	b.open()
 	for _, name := range []string{"a", "b"} {
 		b.must(b.CreateVolume(ctx, name, 8<<20, VolumeOptions{RecordSize: 4 << 10}))
