@@ -1,4 +1,4 @@
-// Command lamina mounts stacks of layers.
+// Command lamina mounts stacks of layers and keeps pools of thin volumes.
 //
 // One binary answers to several names, and to several ways of being called:
 //
@@ -8,7 +8,7 @@
 //	mount.lamina SRC TARGET -o …      a helper of mount(8) (helper.go)
 //	umount.lamina TARGET              a helper of umount(8), beside it
 //
-// What the commands do lives in the packages below fs; here are only words:
+// What the commands do lives in the packages below fs and backends; here are only words:
 // flags, tables, messages and exit statuses.
 //
 // The runtime would read the cgroup of the process and the whole mount table

@@ -107,9 +107,16 @@ statuses listed there.`) + "\n")
 }
 
 func manEnvironment(b *bytes.Buffer) {
-	fmt.Fprintf(b, ".SH ENVIRONMENT\n.TP\n.B XDG_RUNTIME_DIR\n%s\n.TP\n.B LAMINA_RUNTIME_DIR\n%s\n",
-		roff("The control sockets of mounts lie in its directory lamina; those of root in /run/lamina."),
-		roff("Replaces that directory."))
+	b.WriteString(".SH ENVIRONMENT\n")
+	for _, v := range []struct{ name, text string }{
+		{"XDG_RUNTIME_DIR", "The control sockets of mounts lie in its directory lamina; those of root in /run/lamina."},
+		{"LAMINA_RUNTIME_DIR", "Replaces that directory."},
+		{"XDG_DATA_HOME", "Pools that have a name lie in its directory lamina/pools; those of root in /var/lib/lamina/pools."},
+		{"LAMINA_POOL_ROOT", "Replaces that directory, as --root does."},
+		{"LAMINA_POOL_IDLE", "How long the server of a pool waits for something to do before it ends, such as 5m; 30s unless set, and 0 is for ever."},
+	} {
+		fmt.Fprintf(b, ".TP\n.B %s\n%s\n", v.name, roff(v.text))
+	}
 }
 
 func manSeeAlso(b *bytes.Buffer, cmd *cobra.Command) {

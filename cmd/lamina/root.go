@@ -19,9 +19,11 @@ import (
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "lamina",
-		Short: "Mount stacks of layers",
+		Short: "Mount stacks of layers, and keep pools of thin volumes",
 		Long: `Lamina mounts a stack of directories as one tree. The lower layers stay as
-they are; all changes go to the upper layer. Ordinary users can do it too.
+they are; all changes go to the upper layer. It also keeps pools of volumes that
+take space when they are written and share what their snapshots have. Ordinary
+users can do both.
 
 Called as fuse-overlayfs, or with -o and no verb, it takes the command line of
 fuse-overlayfs.
@@ -30,7 +32,8 @@ It exits with 0 when all is done, 1 when it failed, 2 when the command line was
 wrong, and 3 when doctor finds no way to mount.`,
 		Example: `  lamina mount --lower base --lower app --upper changes --work .work /mnt/x
   lamina -o lowerdir=app:base,upperdir=changes,workdir=.work /mnt/x
-  lamina umount /mnt/x`,
+  lamina umount /mnt/x
+  lamina pool create --size 10G tank && lamina volume create --size 100G tank data`,
 		SilenceErrors: true,
 
 		SuggestionsMinimumDistance: 2,
@@ -46,6 +49,7 @@ wrong, and 3 when doctor finds no way to mount.`,
 	})
 	root.AddCommand(
 		newMount(), newUmount(), newPs(), newStat(), newBranch(),
+		newPool(), newVolume(),
 		newDoctor(), newVersion(), newCompletion(), newMan(), newOptions(),
 	)
 	return root
