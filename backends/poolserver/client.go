@@ -81,30 +81,56 @@ func (p Place) Dial() (*Client, error) {
 
 // Connect connects to the server of the pool, and starts it when there is none:
 // argv is the command line, argv[0] included, by which this program serves it.
+//
+// Of those who find no server one starts it, under a lock of the pool's directory,
+// and the others wait for that. The lock only spares them the start of servers that
+// would find the pool taken: the pool's own lock decides.
 func (p Place) Connect(ctx context.Context, argv []string) (*Client, error) {
 	if err := p.check(); err != nil {
 		return nil, err
 	}
+	dir, err := os.Open(p.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("pool %s: %w", p.Name(), err)
+	}
+	defer dir.Close() // gives the lock back
 	for end := time.Now().Add(patience); ; {
 		c, err := p.Dial()
 		if !errors.Is(err, ErrNotRunning) {
 			return c, err
 		}
-		var s Started
-		if err := daemon.Start(argv, &s); err != nil {
-			return nil, err
+		switch err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+		case err == nil:
+			c, err := p.start(argv)
+			if !errors.Is(err, ErrNotRunning) {
+				return c, err
+			}
+		case err != unix.EWOULDBLOCK && err != unix.EINTR:
+			return nil, os.NewSyscallError("flock "+p.Dir, err)
 		}
-		if s.Lost && time.Now().After(end) {
+		if time.Now().After(end) {
 			return nil, fmt.Errorf("pool %s is open in another process, which does not answer at %s; see who it is with: fuser %s/*", p.Dir, p.socket(), p.Dir)
 		}
-		if s.Lost {
-			select {
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			case <-time.After(20 * time.Millisecond):
-			}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// start starts a server and connects to it. It is [ErrNotRunning] when another
+// process has the pool.
+func (p Place) start(argv []string) (*Client, error) {
+	c, err := p.Dial() // somebody may have started one just now
+	if !errors.Is(err, ErrNotRunning) {
+		return c, err
+	}
+	var s Started
+	if err := daemon.Start(argv, &s); err != nil {
+		return nil, err
+	}
+	return p.Dial()
 }
 
 // PoolDir returns the directory of the pool.
