@@ -12,14 +12,15 @@ type activity struct {
 	stopping bool
 	idle     time.Duration // how long nothing may happen; 0: for ever
 	timer    *time.Timer
-	rest     func() // called once, when nothing has happened for that long
+	busy     func() bool // whether there is other work
+	rest     func()      // called once, when nothing has happened for that long
 }
 
 // begin starts to count.
-func (a *activity) begin(idle time.Duration, rest func()) {
+func (a *activity) begin(idle time.Duration, busy func() bool, rest func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.idle, a.rest = idle, rest
+	a.idle, a.busy, a.rest = idle, busy, rest
 	if idle > 0 {
 		a.timer = time.AfterFunc(idle, a.lookAround)
 	}
@@ -49,6 +50,11 @@ func (a *activity) leave() {
 func (a *activity) lookAround() {
 	a.mu.Lock()
 	if a.n > 0 || a.stopping {
+		a.mu.Unlock()
+		return
+	}
+	if a.busy() {
+		a.timer.Reset(a.idle)
 		a.mu.Unlock()
 		return
 	}

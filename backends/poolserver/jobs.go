@@ -42,9 +42,11 @@ func (s *Server) startJob(name string, run func(context.Context, func(Progress))
 	}
 	j := &job{info: JobInfo{Name: name, Started: time.Now()}, done: make(chan struct{}), changed: make(chan struct{})}
 	s.jobs[name] = j
-	s.work.Go(func() {
+	s.jobsWork.Go(func() {
 		defer s.activity.leave()
-		j.err = run(s.ctx, j.tell)
+		// Not the server's context: the end of the pool interrupts a job so that
+		// it goes on when the pool is opened again, the end of a context ends it.
+		j.err = run(context.Background(), j.tell)
 		s.mu.Lock()
 		delete(s.jobs, name)
 		s.mu.Unlock()
@@ -54,6 +56,37 @@ func (s *Server) startJob(name string, run func(context.Context, func(Progress))
 		close(j.done)
 	})
 	return j, nil
+}
+
+// watch tells of progress five times a second until stop is called.
+func watch(tell func(Progress), look func() Progress) (stop func()) {
+	quit, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			tell(look())
+			select {
+			case <-quit:
+				return
+			case <-time.After(200 * time.Millisecond):
+			}
+		}
+	}()
+	return func() {
+		close(quit)
+		<-stopped
+	}
+}
+
+// progressOf turns the pool's words for it into those of the protocol.
+func progressOf(text string, p blockpool.Progress) Progress {
+	return Progress{Done: p.Done, Total: p.Total, Text: text}
+}
+
+// underWay reports whether the pool is at work that goes on by itself after it was
+// opened.
+func (s *Server) underWay() bool {
+	return s.pool.ScrubStatus().State == blockpool.ScrubRunning || s.pool.MoveStatus().Running
 }
 
 // tell keeps the last progress for whoever looks.

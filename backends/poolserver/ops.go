@@ -3,7 +3,10 @@ package poolserver
 // operations are all that a server can be asked for.
 var operations = []operation{
 	PoolStatus, PoolStop, PoolEvents, PoolSet, PoolSync,
+	PoolScrub, PoolScrubControl, PoolAdd, PoolRemove, PoolReplace, PoolGrow, PoolOnline,
+	PoolCheck, PoolDump, PoolCompact, PoolRmap,
 	VolumeList, VolumeCreate, VolumeSnapshot, VolumeClone, VolumePromote, VolumeRollback,
 	VolumeRename, VolumeResize, VolumeSet, VolumeDestroy, VolumeRead, VolumeWrite, VolumeTrim,
+	VolumeDiscard, VolumeUsage, VolumeDelta, VolumeSend, VolumeReceive, VolumeReceiveToken, VolumeReceiveAbort,
 	ExportList, ExportMount, ExportListen, ExportEnd,
 }

@@ -17,6 +17,8 @@ type Status struct {
 	State   string                 `json:"state"` // online, degraded or read-only
 	Devices []blockpool.DeviceInfo `json:"devices"`
 	Config  ConfigInfo             `json:"config"`
+	Scrub   blockpool.ScrubStatus  `json:"scrub"`
+	Move    blockpool.MoveStatus   `json:"move"`    // of what a device holds: removal, replacement or resilver
 	Volumes int                    `json:"volumes"` // snapshots included
 	Exports []ExportInfo           `json:"exports,omitempty"`
 	Jobs    []JobInfo              `json:"jobs,omitempty"`
@@ -61,6 +63,7 @@ var PoolStatus = Op[None, Status]{name: "pool.status", run: func(c *call, _ None
 	st := Status{
 		Name: c.pool.Config().Name, GUID: c.pool.GUID(), Dir: s.cfg.Place.Dir, State: "online",
 		Devices: c.pool.Devices(), Config: configInfo(c.pool.Config()), Volumes: len(c.pool.Volumes()),
+		Scrub: c.pool.ScrubStatus(), Move: c.pool.MoveStatus(),
 		Exports: s.exportList(), Jobs: s.jobList(),
 		Server: ServerInfo{PID: os.Getpid(), Version: s.cfg.Version, Started: s.started},
 	}

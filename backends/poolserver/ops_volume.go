@@ -228,8 +228,8 @@ var VolumeWrite = Op[WriteVolume, Moved]{name: "volume.write", files: 1, run: fu
 	return moved, err
 }}
 
-// VolumeTrim gives a part of a volume back to the pool: it reads as zeros.
-var VolumeTrim = Op[Range, None]{name: "volume.trim", run: func(c *call, a Range) (None, error) {
+// VolumeDiscard gives a part of a volume back to the pool: it reads as zeros.
+var VolumeDiscard = Op[Range, None]{name: "volume.discard", run: func(c *call, a Range) (None, error) {
 	v, end, err := c.openRange(a)
 	if err != nil {
 		return None{}, err
@@ -239,4 +239,73 @@ var VolumeTrim = Op[Range, None]{name: "volume.trim", run: func(c *call, a Range
 		return None{}, err
 	}
 	return None{}, v.Flush(c.ctx)
+}}
+
+// VolumeTrim looks for records of zeros and gives their space back. What the volume
+// has stays as it is.
+var VolumeTrim = Op[Name, Moved]{name: "volume.trim", run: func(c *call, a Name) (Moved, error) {
+	v, err := c.pool.Open(a.Name)
+	if err != nil {
+		return Moved{}, err
+	}
+	defer v.Close()
+	n, err := v.Trim(c.ctx)
+	return Moved{Bytes: n}, err
+}}
+
+// VolumeUsage tells what destroying volumes and snapshots would bring back, all of
+// them together, and for one what it shares.
+var VolumeUsage = Op[Names, UsageInfo]{name: "volume.usage", run: func(c *call, a Names) (u UsageInfo, err error) {
+	if len(a.Names) == 1 {
+		u.Usage, err = c.pool.Usage(c.ctx, a.Names[0])
+		return u, err
+	}
+	freed, err := c.pool.UsageOf(c.ctx, a.Names...)
+	if err != nil {
+		return u, err
+	}
+	u.Exclusive, u.Records, u.Nodes = freed.Bytes, freed.Records, freed.Nodes
+	for _, name := range a.Names {
+		v, err := c.pool.Volume(name)
+		if err != nil {
+			return u, err
+		}
+		u.Referenced += v.Referenced
+	}
+	return u, nil
+}}
+
+// Names are the arguments of what needs to know several volumes only.
+type Names struct {
+	Names []string `json:"names"`
+}
+
+// UsageInfo is what [VolumeUsage] tells. Of several volumes Referenced is the sum, and
+// Shared is not told.
+type UsageInfo struct{ blockpool.Usage }
+
+// Delta are the arguments of [VolumeDelta].
+type Delta struct {
+	From string `json:"from,omitempty"` // volume or snapshot; empty: an empty volume
+	To   string `json:"to"`
+}
+
+// A Difference is a part of a volume that is not as it is in another.
+type Difference struct {
+	Offset int64  `json:"offset"` // in bytes
+	Length int64  `json:"length"`
+	Kind   string `json:"kind"` // written or hole
+}
+
+// VolumeDelta tells what differs between two volumes or snapshots: each part comes
+// as [Progress.Event].
+var VolumeDelta = Op[Delta, None]{name: "volume.delta", run: func(c *call, a Delta) (None, error) {
+	v, err := c.pool.Volume(a.To)
+	if err != nil {
+		return None{}, err
+	}
+	return None{}, c.pool.Delta(c.ctx, a.From, a.To, func(first, count uint64, change blockpool.Change) error {
+		c.tell(Progress{Event: Difference{int64(first) * v.RecordSize, int64(count) * v.RecordSize, change.String()}})
+		return c.ctx.Err()
+	})
 }}

@@ -163,9 +163,9 @@ func (p Place) beside() string { return filepath.Join(p.Dir, "server") }
 // its directory.
 func (p Place) File(i int) string { return filepath.Join(p.Dir, fmt.Sprintf("data-%d.img", i)) }
 
-// files returns the data files in the directory. The pool's devices are looked for
+// Files returns the data files in the directory. The pool's devices are looked for
 // among them, so the directory can be moved as a whole.
-func (p Place) files() []string {
+func (p Place) Files() []string {
 	found, _ := filepath.Glob(filepath.Join(p.Dir, "data-*.img")) // fails for a bad pattern only
 	return found
 }
@@ -190,7 +190,7 @@ func RuntimeTarget(guid blockpool.GUID) (string, error) {
 //
 // Crash on the way: labels and metadata go first, so what is left is no pool's.
 func (p Place) Destroy(force bool) error {
-	files := p.files()
+	files := p.Files()
 	err := blockpool.Destroy(p.Dir, blockpool.OpenOptions{SearchDevices: files})
 	if err != nil && (!force || errors.Is(err, blockpool.ErrInUse)) {
 		return fmt.Errorf("%w; to remove what is left of it use --force", err)

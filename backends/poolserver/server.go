@@ -42,7 +42,8 @@ type Server struct {
 	cancel   context.CancelFunc
 	quit     chan struct{} // closed to end it
 	activity activity
-	work     sync.WaitGroup // jobs, the hook, exports
+	work     sync.WaitGroup // requests and the hook; they end before the pool is closed
+	jobsWork sync.WaitGroup // jobs, which the end of the pool interrupts
 	exports  exports
 	hook     *hook
 	logging  atomic.Bool // events go to the log too
@@ -107,7 +108,7 @@ func Serve(cfg Config) error {
 		// next one is served.
 		parent.Ready(Started{PID: os.Getpid()})
 	}
-	s.activity.begin(cfg.Idle, func() { close(s.quit) })
+	s.activity.begin(cfg.Idle, s.underWay, func() { close(s.quit) })
 	s.await(signals)
 	return s.end(socket)
 }
@@ -122,7 +123,7 @@ func open(cfg Config, background bool) (*Server, error) {
 	s.hook = newHook(s.log)
 	s.logging.Store(!background)
 	pool, err := blockpool.Open(cfg.Place.Dir, blockpool.OpenOptions{
-		SearchDevices: cfg.Place.files(),
+		SearchDevices: cfg.Place.Files(),
 		Listen:        s.event,
 	})
 	if err != nil {
@@ -203,7 +204,9 @@ func (s *Server) end(socket *control.Server) error {
 // pool then.
 func (s *Server) letGo() error {
 	if len(s.exports.all()) == 0 {
-		return s.pool.Close()
+		err := s.pool.Close()
+		s.jobsWork.Wait()
+		return err
 	}
 	return s.pool.Sync(context.Background())
 }

@@ -36,6 +36,8 @@ on with all that was acknowledged.`,
 	}
 	cmd.AddCommand(
 		newPoolCreate(), newPoolList(), newPoolStatus(), newPoolSet(), newPoolEvents(),
+		newPoolScrub(), newPoolAdd(), newPoolRemove(), newPoolReplace(), newPoolGrow(), newPoolOnline(),
+		newPoolCheck(), newPoolDump(), newPoolRestore(), newPoolCompact(), newPoolRmap(),
 		newPoolServe(), newPoolStop(), newPoolDestroy(),
 	)
 	return cmd

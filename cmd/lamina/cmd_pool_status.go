@@ -50,6 +50,10 @@ func deviceSpace(st *poolserver.Status) (size, allocated int64) {
 func printStatus(out io.Writer, st *poolserver.Status) error {
 	fmt.Fprintf(out, "  pool: %s\n state: %s\n", st.Name, strings.ToUpper(st.State))
 	printHints(out, st)
+	fmt.Fprintf(out, "  scan: %s\n", scrubText(&st.Scrub))
+	if m := st.Move; m.Running {
+		fmt.Fprintf(out, "  work: %s of %s since %s, %s of %s (%s)\n", m.Kind, m.Device, clock(m.Began), sizeText(m.Done), sizeText(m.Total), percent(m.Done, m.Total))
+	}
 	fmt.Fprint(out, "config:\n\n")
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 8, 2, ' ', 0)
@@ -83,6 +87,9 @@ func printStatus(out io.Writer, st *poolserver.Status) error {
 	return nil
 }
 
+// clock is a time for people.
+func clock(t time.Time) string { return t.Local().Format(time.DateTime) }
+
 // missed tells what a device has not.
 func missed(d blockpool.DeviceInfo) string {
 	if d.Missed == 0 {
@@ -98,7 +105,7 @@ func printHints(out io.Writer, st *poolserver.Status) {
 	}
 	fmt.Fprintf(out, `status: One or more devices are missing or faulted. What they hold is read
         from others.
-action: Attach the device and run: lamina pool stop %s; or replace it.
+action: Attach the device and run: lamina pool online %s DEVICE; or replace it.
 `, st.Name)
 }
 

@@ -34,7 +34,8 @@ POOL is a name or a path; see: lamina pool --help.`,
 	cmd.AddCommand(
 		newVolumeCreate(), newVolumeList(), newVolumeSnapshot(), newVolumeClone(), newVolumePromote(),
 		newVolumeRollback(), newVolumeRename(), newVolumeResize(), newVolumeSet(), newVolumeRm(),
-		newVolumeRead(), newVolumeWrite(), newVolumeTrim(), newVolumeExport(), newVolumeUnexport(),
+		newVolumeUsage(), newVolumeDelta(), newVolumeTrim(), newVolumeDiscard(), newVolumeSend(), newVolumeReceive(),
+		newVolumeRead(), newVolumeWrite(), newVolumeExport(), newVolumeUnexport(),
 	)
 	return cmd
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -75,18 +76,48 @@ of the machine.`,
 
 func newVolumeTrim() *cobra.Command {
 	var f poolFlags
-	var part rangeFlags
 	cmd := &cobra.Command{
-		Use:   "trim [--offset SIZE] [--length SIZE] POOL VOLUME",
-		Short: "Give part of a volume back to the pool",
-		Long: `Make part of a volume read as zeros, and give its space back. All of it is lost
-unless --offset or --length says less. A filesystem does this itself: fstrim(8).`,
-		Example: `  lamina volume trim --offset 1G --length 512M tank data`,
+		Use:   "trim POOL VOLUME",
+		Short: "Give back what is full of zeros",
+		Long: `Read all of a volume and give the space of records that are full of zeros back to the
+pool. What the volume has stays as it is. What a filesystem in it no longer needs it
+knows itself: fstrim(8).`,
+		Example: `  lamina volume trim tank data`,
 		Args:    args(2, 2, "POOL and VOLUME"),
 	}
-	onVolume(cmd, &f, func(ctx context.Context, c *poolserver.Client, args []string) error {
-		return printed[poolserver.None](&f, cmd)(poolserver.VolumeTrim.Call(ctx, c, part.of(args[0])))
+	return onVolume(cmd, &f, func(ctx context.Context, c *poolserver.Client, args []string) error {
+		freed, err := poolserver.VolumeTrim.Call(ctx, c, poolserver.Name{Name: args[0]})
+		if err != nil {
+			return err
+		}
+		if f.json {
+			return printJSON(cmd.OutOrStdout(), freed)
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s given back\n", sizeText(freed.Bytes))
+		return err
 	})
-	part.add(cmd, "`SIZE` bytes; all that is behind the offset")
+}
+
+func newVolumeDiscard() *cobra.Command {
+	var f poolFlags
+	var part rangeFlags
+	cmd := &cobra.Command{
+		Use:   "discard --offset SIZE --length SIZE POOL VOLUME",
+		Short: "Make part of a volume zeros and give its space back",
+		Long: `Make part of a volume read as zeros, and give its space back to the pool. What was
+there is lost.`,
+		Example: `  lamina volume discard --offset 1G --length 512M tank data`,
+		Args:    args(2, 2, "POOL and VOLUME"),
+	}
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		if !cmd.Flags().Changed("offset") || part.length == 0 {
+			return usageError{errors.New("discard loses data: say which, by --offset and --length")}
+		}
+		return nil
+	}
+	onVolume(cmd, &f, func(ctx context.Context, c *poolserver.Client, args []string) error {
+		return printed[poolserver.None](&f, cmd)(poolserver.VolumeDiscard.Call(ctx, c, part.of(args[0])))
+	})
+	part.add(cmd, "`SIZE` of the part")
 	return cmd
 }

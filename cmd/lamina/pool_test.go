@@ -116,9 +116,9 @@ func TestPoolFromBeginningToEnd(t *testing.T) {
 	s.ok("volume", "resize", "tank", "new/work", "128M")
 	s.ok("volume", "rollback", "tank", "new/work@clean")
 	s.ok("volume", "set", "--quota", "32M", "tank", "new/work")
-	s.ok("volume", "trim", "--offset", "1M", "--length", "512K", "tank", "base")
+	s.ok("volume", "discard", "--offset", "1M", "--length", "512K", "tank", "base")
 	if got := s.ok("volume", "read", "--offset", "1M", "--length", "1M", "tank", "base"); strings.Trim(got[:512<<10], "\x00") != "" || got[512<<10:] != string(data[512<<10:]) {
-		t.Error("trim has taken too much or too little")
+		t.Error("discard has taken too much or too little")
 	}
 	var list []blockpool.VolumeInfo
 	if err := json.Unmarshal([]byte(s.ok("volume", "list", "--json", "tank")), &list); err != nil || len(list) != 3 {
@@ -412,7 +412,8 @@ func TestPoolErrorsSayWhatToDo(t *testing.T) {
 		{"volume read tank none", exitFailure, "open none: not found"},
 		{"volume read --offset 2M tank vol", exitFailure, "it has 1048576"},
 		{"volume read --length 2M tank vol", exitFailure, "it has 1048576"},
-		{"volume trim --length 2M tank vol", exitFailure, "it has 1048576"},
+		{"volume discard --offset 0 --length 2M tank vol", exitFailure, "it has 1048576"},
+		{"volume discard tank vol", exitUsage, "discard loses data"},
 		{"volume write tank vol@a", exitFailure, "read-only"},
 		{"volume export --raw tank", exitUsage, "take one VOLUME"},
 		{"volume export --loop --raw tank vol", exitUsage, "one at a time"},

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/laminafs/lamina/backends/poolserver"
+	"github.com/laminafs/lamina/blockpool"
+)
+
+func newPoolCheck() *cobra.Command {
+	var f poolFlags
+	var a poolserver.Check
+	cmd := &cobra.Command{
+		Use:   "check [--data] [--free-leaks] POOL",
+		Short: "Look for what is wrong in a pool",
+		Long: `Look at everything that a pool keeps about its volumes and space: that every node
+fits its checksum and its place, that what is counted is what is there, that nothing
+is lost or leaked. It changes nothing, save with --free-leaks. The pool may be in
+use; one that cannot be opened is looked at as it lies.
+
+It exits with 0 when nothing is wrong, 1 when it could not look or there are leaks
+only, and 4 when something is damaged.`,
+		Example: `  lamina pool check tank
+  lamina pool check --data --json tank | jq .findings`,
+		Args:              args(1, 1, "POOL"),
+		ValidArgsFunction: f.completePool,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, stop := interruptible()
+			defer stop()
+			place, err := f.locate(args[0])
+			if err != nil {
+				return err
+			}
+			report, err := checkPool(ctx, place, a)
+			if err != nil {
+				return err
+			}
+			if f.json {
+				err = printJSON(cmd.OutOrStdout(), report)
+			} else {
+				err = report.WriteText(cmd.OutOrStdout())
+			}
+			if status := report.Class.ExitCode(); err == nil && status != 0 {
+				return exitStatus(status)
+			}
+			return err
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().BoolVar(&a.Data, "data", false, "read every copy of every record too")
+	cmd.Flags().BoolVar(&a.RepairLeaks, "free-leaks", false, "free what nothing uses, if nothing is damaged")
+	return cmd
+}
+
+// checkPool asks the pool's server, or looks itself where none starts.
+func checkPool(ctx context.Context, place poolserver.Place, a poolserver.Check) (*blockpool.Report, error) {
+	tell, end := newProgressBar("check")
+	defer end()
+	c, err := place.Connect(ctx, serveCommand(place))
+	if err == nil {
+		defer c.Close()
+		c.Progress = tell
+		return poolserver.PoolCheck.Call(ctx, c, a)
+	}
+	if tell == nil {
+		tell = func(poolserver.Progress) {}
+	}
+	report, offline := blockpool.Check(ctx, place.Dir, blockpool.CheckOptions{
+		Data: a.Data, RepairLeaks: a.RepairLeaks, SearchDevices: place.Files(),
+		Progress: func(p blockpool.CheckProgress) { tell(poolserver.CheckProgress(p)) },
+	})
+	if offline != nil {
+		return nil, offline // says what err says, and more
+	}
+	fmt.Fprintf(os.Stderr, "lamina: the pool cannot be opened (%v); this is how it lies\n", err)
+	return report, nil
+}
+
+func newPoolDump() *cobra.Command {
+	var f poolFlags
+	cmd := &cobra.Command{
+		Use:   "dump POOL",
+		Short: "Write all metadata of a pool as text to stdout",
+		Long: `Write all metadata of a pool as text to stdout: what "lamina pool restore" needs when
+every replica of it is lost. The pool may be in use.`,
+		Example: `  lamina pool dump tank | zstd > tank.dump.zst`,
+		Args:    args(1, 1, "POOL"),
+	}
+	onPool(cmd, &f, func(ctx context.Context, c *poolserver.Client, _ []string) error {
+		_, err := poolserver.PoolDump.Call(ctx, c, poolserver.None{}, os.Stdout)
+		return err
+	})
+	cmd.Flags().MarkHidden("json")
+	return cmd
+}
+
+func newPoolRestore() *cobra.Command {
+	var f poolFlags
+	var force bool
+	cmd := &cobra.Command{
+		Use:   "restore [--force] POOL",
+		Short: "Make the metadata of a pool from a dump on stdin",
+		Long: `Make the metadata of a pool anew from a dump that stdin brings. POOL is the pool's
+name or directory, or one of its devices. What was changed since the dump is lost.
+
+With --force also when there is metadata, which is kept under another name, or when
+the pool was changed since the dump.`,
+		Example:           `  zstdcat tank.dump.zst | lamina pool restore tank`,
+		Args:              args(1, 1, "POOL"),
+		ValidArgsFunction: f.completePool,
+		RunE: func(_ *cobra.Command, args []string) error {
+			ctx, stop := interruptible()
+			defer stop()
+			root, err := f.dir()
+			if err != nil && !poolserver.IsPath(args[0]) {
+				return err
+			}
+			place, err := poolserver.Locate(root, args[0])
+			if errors.Is(err, poolserver.ErrNoPool) { // the metadata is what is missing
+				place, err = poolserver.NewPlace(root, args[0])
+			} else if err == nil {
+				err = place.Stopped(ctx, false)
+			}
+			if err != nil {
+				return err
+			}
+			return blockpool.Restore(ctx, place.Dir, os.Stdin, blockpool.RestoreOptions{Force: force, SearchDevices: place.Files()})
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().MarkHidden("json")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "also over metadata that is there, or with a dump that is too old")
+	return cmd
+}
+
+func newPoolCompact() *cobra.Command {
+	var f poolFlags
+	cmd := &cobra.Command{
+		Use:   "compact POOL",
+		Short: "Write the metadata anew without what is free in it",
+		Long: `Write each replica of the metadata anew without what is free in it. The files of the
+metadata never become shorter otherwise. The pool may be in use; changes wait.`,
+		Example: `  lamina pool compact tank`,
+		Args:    args(1, 1, "POOL"),
+	}
+	return onPool(cmd, &f, func(ctx context.Context, c *poolserver.Client, _ []string) error {
+		done, err := poolserver.PoolCompact.Call(ctx, c, poolserver.None{})
+		if err != nil {
+			return err
+		}
+		if f.json {
+			return printJSON(cmd.OutOrStdout(), done)
+		}
+		for _, d := range done {
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s before, %s now\n", d.Replica, sizeText(d.Before), sizeText(d.After))
+		}
+		return nil
+	})
+}
+
+func newPoolRmap() *cobra.Command {
+	var f poolFlags
+	part := rangeFlags{length: 4096}
+	cmd := &cobra.Command{
+		Use:   "rmap [--offset SIZE] [--length SIZE] POOL DEVICE",
+		Short: "Tell whose data lies in a part of a device",
+		Long: `Tell which records of which volumes and snapshots lie in a part of a device: what is
+lost, or made from other copies, when that part cannot be read.`,
+		Example: `  lamina pool rmap --offset 1G --length 64K tank /dev/sdb`,
+		Args:    args(2, 2, "POOL and DEVICE"),
+	}
+	onPool(cmd, &f, func(ctx context.Context, c *poolserver.Client, args []string) error {
+		out := cmd.OutOrStdout()
+		c.Progress = eachEvent(out, f.json, func(m blockpool.Mapping) {
+			fmt.Fprintf(out, "%s: %d records from %d on, in %d sectors at %d\n", m.Volume, m.Count, m.First, m.Sectors, m.Addr)
+		})
+		_, err := poolserver.PoolRmap.Call(ctx, c, poolserver.DeviceRange{Path: args[0], Offset: int64(part.offset), Length: int64(part.length)})
+		return err
+	})
+	part.add(cmd, "`SIZE` of the part")
+	return cmd
+}
+
+// eachEvent returns what shows the results that come one by one: as lines of JSON, or
+// as show does.
+func eachEvent[T any](out io.Writer, asJSON bool, show func(T)) func(poolserver.Progress) {
+	return func(p poolserver.Progress) {
+		raw, err := json.Marshal(p.Event)
+		if err != nil || p.Event == nil {
+			return // progress of another kind
+		}
+		if asJSON {
+			fmt.Fprintf(out, "%s\n", raw)
+			return
+		}
+		var v T
+		if json.Unmarshal(raw, &v) == nil {
+			show(v)
+		}
+	}
+}
