@@ -319,10 +319,3 @@ func (p *Pool) loadCatalogue(view *meta.View) error {
 	}
 	return nil
 }
-
-// releaseFreed takes back sectors that nobody can look at any more.
-func (p *Pool) releaseFreed(extents []extent) {
-	if err := p.space.release(extents...); err != nil {
-		p.alarm(err)
-	}
-}

@@ -39,6 +39,7 @@ type Pool struct {
 	jobs      jobs
 	scrub     scrub
 	moves     moves
+	discards  discards
 
 	locks   recordLocks
 	buffers buffers

@@ -331,6 +331,10 @@ func (p *Pool) allocate(ctx context.Context, class format.Class, n, own int64) (
 			}
 			continue
 		}
+		if try < 20 && p.discards.pending() {
+			p.waitUntil(ctx, freed, time.Now().Add(100*time.Millisecond))
+			continue
+		}
 		if deadline.IsZero() {
 			p.events.full()
 			deadline = time.Now().Add(p.Config().QueueTimeout)
