@@ -45,7 +45,8 @@ type events struct {
 	next      uint64
 	listeners map[int]func(Event)
 	nextID    int
-	low, dry  bool // whether the marks are crossed
+	low, dry  bool   // whether the marks are crossed
+	saved     uint64 // the last that a txg has taken
 }
 
 // add numbers an event and tells it.

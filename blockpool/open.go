@@ -145,6 +145,9 @@ func (p *Pool) replicaEvent(e meta.Event) {
 
 // load reads everything but the trees.
 func (p *Pool) load(view *meta.View, o *OpenOptions) error {
+	if err := p.events.load(view); err != nil {
+		return err
+	}
 	if err := p.loadConfig(view); err != nil {
 		return err
 	}

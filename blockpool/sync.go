@@ -303,6 +303,7 @@ func (s *pass) gather() error {
 	s.p.counts.TakeDirty(s.saveSegment(meta.Space))
 	s.batch.Put(meta.Config, []byte(keyState), s.state.pack())
 	s.p.tours.gather(s)
+	s.p.events.gather(s)
 	return nil
 }
 

@@ -132,7 +132,7 @@ func (p *Pool) idle() bool {
 	p.laterMu.Lock()
 	later := len(p.laterTasks)
 	p.laterMu.Unlock()
-	return later == 0 && p.current().empty()
+	return later == 0 && p.current().empty() && !p.events.unsaved()
 }
 
 // Sync returns when everything that was written or done before is in a durable
