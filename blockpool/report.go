@@ -86,7 +86,7 @@ type kindInfo struct {
 }
 
 const (
-	byRepair   = "repair rebuilds it from what the trees say"
+	byRepair   = "repair counts anew what the trees say"
 	byLeaks    = "check with repair frees it"
 	bySalvage  = "repair keeps everything else, and what it can of this"
 	byScrub    = "a scrub writes it anew from the good copy"
@@ -115,7 +115,7 @@ var kinds = map[FindingKind]kindInfo{
 	FindChunkOverlap:    {Damage, bySalvage},
 	FindDeviceOverlap:   {Damage, bySalvage},
 	FindChunkDevice:     {Damage, bySalvage},
-	FindLogMissing:      {Damage, "repair makes a new one if there is room"},
+	FindLogMissing:      {Damage, "repair looks for it in the pages of the replicas; else restore a dump"},
 	FindLogPending:      {Note, byOpening},
 	FindVolumeEntry:     {Damage, "repair brings its tree back under lost-found"},
 	FindVolumeName:      {Damage, "repair gives it a name under lost-found"},

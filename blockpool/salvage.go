@@ -1,0 +1,465 @@
+package blockpool
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/laminafs/lamina/blockpool/internal/btree"
+	"github.com/laminafs/lamina/blockpool/internal/format"
+	"github.com/laminafs/lamina/blockpool/internal/meta"
+	"github.com/laminafs/lamina/blockpool/internal/raid"
+)
+
+// lostFound is below which repair names what has lost its name.
+const lostFound = "lost-found"
+
+// A salvager takes from damaged metadata what makes sense: each tree without the
+// nodes and records that do not, counted anew. It changes nothing.
+type salvager struct {
+	ctx    context.Context
+	src    metadata
+	guid   GUID
+	txg    uint64 // of src
+	verify bool   // read every record
+
+	config  Config
+	state   state
+	states  []*deviceState
+	devices []*device
+	array   *raid.Array
+	chunks  []*raid.Chunk
+	entries []*entry
+	values  []dumpValue
+
+	memo      map[btree.NodeID]*salvaged
+	sectors   *recount
+	conflicts bitSet // sectors that several records claim
+	gathering bool   // conflicts are being looked for
+	used      map[uint64]int64
+	latest    uint64 // transaction group that anything says it is of
+	unit      int64  // size of the records of the tree that is walked
+
+	losses      []string
+	notes       []string // what may be lost, and cannot be known
+	lostNodes   int
+	lostRecords int
+	unnamed     bool // trees may be there that no entry names
+}
+
+// salvaged is what became of a node.
+type salvaged struct {
+	gone  bool
+	node  *btree.Node // instead of the one that is stored; nil: that one
+	level int
+	items uint64 // below it
+}
+
+func (s *salvager) lose(format string, args ...any) {
+	s.losses = append(s.losses, fmt.Sprintf(format, args...))
+}
+
+// each calls f with the whole values of a bucket, and says what is lost of it.
+func (s *salvager) each(b meta.Bucket, f func(key, value []byte) error) {
+	err := s.src.Each(b, func(key, value []byte, damage error) error {
+		if damage == nil {
+			damage = f(key, value)
+		}
+		if damage != nil {
+			s.lose("%v, key %x: %v", b, key, damage)
+		}
+		return nil
+	})
+	if err != nil {
+		s.lose("%v: %v", b, err)
+	}
+}
+
+// read takes everything but trees. The devices that labels tell of are there for
+// what the metadata has lost of them.
+func (s *salvager) read(labels []*device, storage Storage, search []string) error {
+	s.each(meta.Devices, func(key, value []byte) error {
+		id, err := parseKey64(key)
+		if err != nil {
+			return err
+		}
+		st, err := unpackDevice(uint32(id), value)
+		if err == nil {
+			s.states = append(s.states, st)
+		}
+		return err
+	})
+	for _, l := range labels {
+		if !slices.ContainsFunc(s.states, func(st *deviceState) bool { return st.id == l.id }) {
+			s.states = append(s.states, l.state)
+		}
+	}
+	s.devices = openDevices(s.states, s.guid, storage, search)
+	s.array = raid.New(raid.Hooks{})
+	for _, d := range s.devices {
+		if d.dev != nil {
+			s.array.Add(raid.DeviceID(d.id), lookOnly{d.dev})
+		}
+	}
+	s.readChunks()
+	if !slices.ContainsFunc(s.chunks, func(c *raid.Chunk) bool { return c.Class == format.Log }) {
+		return fmt.Errorf("no intent log is left, and where it was is not known: restore a dump: %w", ErrDamaged)
+	}
+	s.readConfig()
+	s.readEntries()
+	for _, b := range []meta.Bucket{meta.Config, meta.Events, meta.Props} {
+		s.each(b, func(key, value []byte) error {
+			if b != meta.Config || string(key) != keyConfig && string(key) != keyState {
+				s.values = append(s.values, dumpValue{b.String(), bytes.Clone(key), bytes.Clone(value)})
+			}
+			return nil
+		})
+	}
+	return nil
+}
+
+func (s *salvager) readChunks() {
+	logs := 0
+	s.each(meta.Chunks, func(key, value []byte) error {
+		base, err := parseKey64(key)
+		if err != nil {
+			return err
+		}
+		c, err := raid.ParseChunk(value)
+		if err != nil {
+			return err
+		}
+		if uint64(c.Base) != base || base%segmentUnits != 0 || c.Sectors%segmentUnits != 0 {
+			return damagedf("chunk %d covers %d sectors from %d", c.ID, c.Sectors, c.Base)
+		}
+		if err := chunkFits(c, s.devices); err != nil {
+			return err
+		}
+		if c.Class == format.Log {
+			if logs++; logs > 1 {
+				return damagedf("chunk %d is a second intent log", c.ID)
+			}
+		}
+		for _, o := range s.chunks {
+			if o.ID == c.ID || o.Base < c.Base+format.Addr(c.Sectors) && c.Base < o.Base+format.Addr(o.Sectors) || shareDevice(o, c) {
+				return damagedf("chunk %d is in the way of chunk %d", c.ID, o.ID)
+			}
+		}
+		s.chunks = append(s.chunks, c)
+		return nil
+	})
+}
+
+// shareDevice reports whether two chunks take the same bytes of a device.
+func shareDevice(a, b *raid.Chunk) bool {
+	places := func(c *raid.Chunk) (list []raid.Place) {
+		for _, col := range c.Columns {
+			list = append(list, col.Place())
+			if col.Shadow != nil {
+				list = append(list, *col.Shadow)
+			}
+		}
+		return list
+	}
+	for _, p := range places(a) {
+		for _, q := range places(b) {
+			if p.Device == q.Device && p.Start < q.Start+b.ColumnBytes() && q.Start < p.Start+a.ColumnBytes() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// readConfig takes the configuration, or makes one of what is known elsewhere,
+// and numbers above all that are in use.
+func (s *salvager) readConfig() {
+	value, err := s.src.Get(meta.Config, []byte(keyConfig))
+	if err == nil {
+		s.config, _, err = unpackConfig(value)
+	}
+	if err != nil {
+		s.lose("the configuration: %v", err)
+		c := Config{Name: "recovered"}
+		for _, x := range s.chunks {
+			if x.Class == format.Data {
+				c.DataProfile = x.Profile
+				c.ChunkSize = max(c.ChunkSize, x.ColumnBytes()/minChunkSize*minChunkSize)
+			}
+		}
+		for _, d := range s.devices {
+			if d.dev == nil {
+				continue
+			}
+			if l, err := readLabel(d.dev); err == nil {
+				c.Name = l.name
+				if len(l.replicas) > 1 {
+					c.MetadataProfile = Mirror
+				}
+			}
+		}
+		c.ChunkSize = min(c.ChunkSize, maxChunkSize)
+		s.config = c.withDefaults(0)
+	}
+	if value, err = s.src.Get(meta.Config, []byte(keyState)); err == nil && value != nil {
+		s.state, _ = unpackState(value) // without it the numbers in use tell
+	}
+	for _, c := range s.chunks {
+		s.state.nextAddr = max(s.state.nextAddr, c.Base+format.Addr(c.Sectors))
+		s.state.nextChunk = max(s.state.nextChunk, uint64(c.ID))
+	}
+	for _, d := range s.states {
+		s.state.nextDevice = max(s.state.nextDevice, uint64(d.id))
+	}
+}
+
+func (s *salvager) readEntries() {
+	before := len(s.losses)
+	s.each(meta.Volumes, func(key, value []byte) error {
+		id, err := parseKey64(key)
+		if err != nil {
+			return err
+		}
+		e, err := unpackEntry(id, value)
+		if err == nil {
+			s.entries = append(s.entries, e)
+			s.state.nextEntry = max(s.state.nextEntry, id)
+		}
+		return err
+	})
+	s.unnamed = len(s.losses) > before
+	slices.SortFunc(s.entries, func(a, b *entry) int { return int(int64(a.id) - int64(b.id)) })
+	names := map[string]bool{}
+	guids := map[GUID]bool{}
+	for _, e := range s.entries {
+		if names[e.name] || (&checker{}).wrongName(e) != nil {
+			s.losses = append(s.losses, fmt.Sprintf("the name %q of volume %d", e.name, e.id))
+			e.name, e.kind = fmt.Sprintf("%s/volume-%d", lostFound, e.id), KindVolume
+		}
+		if guids[e.guid] {
+			e.guid = newGUID()
+		}
+		names[e.name], guids[e.guid] = true, true
+		if e.origin == e.id || e.origin > s.state.nextEntry {
+			e.origin = 0
+		}
+		e.quota, e.refquota, e.reservation = max(e.quota, 0), max(e.refquota, 0), max(e.reservation, 0)
+		for _, txg := range []*uint64{&e.createdTxg, &e.writtenTxg} {
+			if *txg > s.txg+mostAhead {
+				*txg = s.txg
+			}
+			s.latest = max(s.latest, *txg)
+		}
+	}
+}
+
+// mostAhead is how far behind the metadata's own transaction group a number may be
+// that is still believed.
+const mostAhead = 1 << 32
+
+// walk goes over the trees of all entries: first to see which sectors several
+// records claim, then to keep what is right.
+func (s *salvager) walk() error {
+	s.conflicts = bitSet{}
+	for _, s.gathering = range []bool{true, false} {
+		s.memo, s.sectors, s.used = map[btree.NodeID]*salvaged{}, newRecount(), map[uint64]int64{}
+		s.lostNodes, s.lostRecords = 0, 0
+		for _, e := range s.entries {
+			if s.ctx.Err() != nil {
+				return context.Cause(s.ctx)
+			}
+			s.unit = e.recordSize
+			nodes, records := s.lostNodes, s.lostRecords
+			root, items := s.tree(e.root)
+			if !s.gathering {
+				if n, r := s.lostNodes-nodes, s.lostRecords-records; n+r > 0 {
+					s.lose("volume %s: %d nodes with what is below them, and %d records", e.name, n, r)
+				}
+				if n := int64(items) * e.recordSize; n < e.referenced && s.lostNodes+s.lostRecords == nodes+records {
+					s.notes = append(s.notes, fmt.Sprintf("volume %s: perhaps %d bytes, which its entry counts and its tree has not", e.name, e.referenced-n))
+				}
+				e.root, e.referenced = root, int64(items)*e.recordSize
+				e.size = max(e.size, e.recordSize)
+				if last, ok := s.last(root); ok && last >= e.records() {
+					e.size = int64(last+1) * e.recordSize
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// tree keeps what is right of a tree, and returns its root.
+func (s *salvager) tree(root btree.NodeID) (btree.NodeID, uint64) {
+	if root == 0 {
+		return 0, 0
+	}
+	m := s.fix(root, -1, nil, nil)
+	if m.gone {
+		return 0, 0
+	}
+	for m.level > 0 { // a root of one child is not needed
+		n := s.load(root)
+		if n == nil || n.Len() > 1 {
+			break
+		}
+		root = n.Child(0)
+		m = s.memo[root]
+	}
+	return root, m.items
+}
+
+// load returns a node as it is kept, nil if it is not.
+func (s *salvager) load(id btree.NodeID) *btree.Node {
+	m := s.memo[id]
+	switch {
+	case m == nil || m.gone:
+		return nil
+	case m.node != nil:
+		return m.node
+	}
+	n, err := loadNode(s.src, id)
+	if err != nil {
+		return nil // it was read before, so its device fails just now: the check will say
+	}
+	return n
+}
+
+// fix looks at a node that is to have that level, or any if it is -1, and keys from
+// low up to and without high, where those are not nil.
+func (s *salvager) fix(id btree.NodeID, level int, low, high []byte) *salvaged {
+	if m := s.memo[id]; m != nil {
+		if level >= 0 && !m.gone && m.level != level {
+			s.lostNodes++
+			return &salvaged{gone: true}
+		}
+		return m
+	}
+	m := &salvaged{gone: true}
+	s.memo[id] = m
+	n, err := loadNode(s.src, id)
+	if err != nil || level >= 0 && n.Level() != level || n.Birth() > s.txg+mostAhead || s.ctx.Err() != nil {
+		s.lostNodes++
+		return m
+	}
+	s.latest = max(s.latest, n.Birth())
+	s.state.nextNode = max(s.state.nextNode, uint64(id))
+	m.level = n.Level()
+	keep := make([]bool, n.Len())
+	kept := 0
+	for i := range n.Len() {
+		if m.level == 0 {
+			if keep[i] = s.keepItem(n.AppendKey(nil, i), n.Value(i), low, high); keep[i] {
+				m.items++
+			}
+		} else {
+			from, to := low, high
+			if i > 0 {
+				from = n.AppendKey(nil, i)
+			}
+			if i+1 < n.Len() {
+				to = n.AppendKey(nil, i+1)
+			}
+			c := s.fix(n.Child(i), m.level-1, from, to)
+			keep[i] = !c.gone
+			m.items += c.items
+		}
+		if keep[i] {
+			kept++
+		}
+	}
+	m.gone = kept == 0
+	if kept > 0 && kept < n.Len() {
+		m.node = btree.Prune(n, func(i int) bool { return keep[i] })
+	}
+	return m
+}
+
+// keepItem tells whether a record is to be kept, and counts it.
+func (s *salvager) keepItem(key, value, low, high []byte) bool {
+	rec, ok := s.sound(key, value, low, high)
+	if !ok {
+		s.lostRecords++
+		return false
+	}
+	c := s.chunkOf(rec)
+	sectors := uint64(c.Need(int64(rec.Size)))
+	if s.gathering {
+		if _, err := s.sectors.add(c, rec); errors.Is(err, errOverlap) {
+			for i := range sectors {
+				s.conflicts.add(uint64(rec.Addr) + i)
+			}
+		}
+		return true
+	}
+	doubtful := s.verify
+	for i := range sectors {
+		doubtful = doubtful || s.conflicts.has(uint64(rec.Addr)+i)
+	}
+	if doubtful && s.array.Read(c, rec.Addr, make([]byte, rec.Size), fits(rec)) != nil {
+		s.lostRecords++
+		return false
+	}
+	first, err := s.sectors.add(c, rec)
+	if err != nil {
+		s.lostRecords++
+		return false
+	}
+	if first {
+		s.used[rec.Owner] += stored(rec)
+		s.state.nextEntry = max(s.state.nextEntry, rec.Owner)
+	}
+	s.latest = max(s.latest, rec.Birth)
+	return true
+}
+
+// sound returns the record of an item if it means something here.
+func (s *salvager) sound(key, value, low, high []byte) (format.Record, bool) {
+	rec, err := format.ParseRecord(value)
+	switch {
+	case err != nil || len(key) != 8 || key[0] > 0x7f:
+		return rec, false
+	case low != nil && bytes.Compare(key, low) < 0 || high != nil && bytes.Compare(key, high) >= 0:
+		return rec, false
+	case rec.Codec != format.Plain || int64(rec.Size) != s.unit || rec.Birth > s.txg+mostAhead || rec.Owner > s.state.nextEntry+mostAhead:
+		return rec, false
+	}
+	return rec, s.chunkOf(rec) != nil
+}
+
+// chunkOf returns the chunk of data that covers a record, or nil.
+func (s *salvager) chunkOf(rec format.Record) *raid.Chunk {
+	c := (&checker{chunks: s.chunks}).chunk(rec.Addr)
+	if c == nil || c.Class != format.Data || uint64(rec.Addr-c.Base)+uint64(c.Need(int64(rec.Size))) > uint64(c.Sectors) {
+		return nil
+	}
+	return c
+}
+
+// last returns the number of the last record of a tree.
+func (s *salvager) last(root btree.NodeID) (uint64, bool) {
+	for n := s.load(root); n != nil; n = s.load(n.Child(n.Len() - 1)) {
+		if n.Level() == 0 {
+			last, err := parseKey64(n.AppendKey(nil, n.Len()-1))
+			return last, err == nil
+		}
+	}
+	return 0, false
+}
+
+// first returns the first record of a tree and its number.
+func (s *salvager) first(root btree.NodeID) (number uint64, rec format.Record, ok bool) {
+	for n := s.load(root); n != nil; n = s.load(n.Child(0)) {
+		if n.Level() == 0 {
+			number, err := parseKey64(n.AppendKey(nil, 0))
+			if err != nil {
+				return 0, rec, false
+			}
+			rec, err = format.ParseRecord(n.Value(0))
+			return number, rec, err == nil
+		}
+	}
+	return 0, rec, false
+}
