@@ -142,7 +142,18 @@ func (d *dumper) rest() error {
 }
 
 func (d *dumper) volumes() error {
-	return d.src.Scan(meta.Volumes, nil, func(key, value []byte) error {
+	return scanEntries(d.src, func(e *entry) error {
+		if err := d.tree(e.root); err != nil {
+			return fmt.Errorf("volume %s: %w", e.name, err)
+		}
+		d.put("volume", entryAttrs(e))
+		return d.err
+	})
+}
+
+// scanEntries calls f with each entry of the catalogue, by id.
+func scanEntries(view *meta.View, f func(e *entry) error) error {
+	return view.Scan(meta.Volumes, nil, func(key, value []byte) error {
 		id, err := parseKey64(key)
 		if err != nil {
 			return err
@@ -151,11 +162,7 @@ func (d *dumper) volumes() error {
 		if err != nil {
 			return err
 		}
-		if err := d.tree(e.root); err != nil {
-			return fmt.Errorf("volume %s: %w", e.name, err)
-		}
-		d.put("volume", entryAttrs(e))
-		return d.err
+		return f(e)
 	})
 }
 
