@@ -300,7 +300,7 @@ func (p *RepairPlan) find() (labels []*device, err error) {
 		}
 		l, err := readLabel(dev)
 		if err == nil && (p.GUID == (GUID{}) || l.pool == p.GUID) {
-			labels = append(labels, &device{id: l.device, state: &deviceState{id: l.device, guid: l.deviceGUID, path: path, size: l.size}})
+			labels = append(labels, newDevice(deviceState{id: l.device, guid: l.deviceGUID, path: path, size: l.size}, nil))
 			p.Newest = max(p.Newest, l.txg)
 		}
 		dev.Close() // nothing was written to it

@@ -93,7 +93,7 @@ func (s *salvager) read(labels []*device, storage Storage, search []string) erro
 	})
 	for _, l := range labels {
 		if !slices.ContainsFunc(s.states, func(st *deviceState) bool { return st.id == l.id }) {
-			s.states = append(s.states, l.state)
+			s.states = append(s.states, l.state.Load())
 		}
 	}
 	s.devices = openDevices(s.states, s.guid, storage, search)
