@@ -23,10 +23,13 @@ import (
 var (
 	_ serve.Block         = (*blockpool.Volume)(nil)
 	_ serve.ReadOnlyBlock = (*blockpool.Volume)(nil)
+	_ serve.Allocator     = (*blockpool.Volume)(nil)
 	_ nbd.Block           = (*blockpool.Volume)(nil)
 	_ nbd.ReadOnlyBlock   = (*blockpool.Volume)(nil)
 	_ nbd.RecordBlock     = (*blockpool.Volume)(nil)
+	_ nbd.AllocatedBlock  = (*blockpool.Volume)(nil)
 	_ serve.Volumes       = Volumes{}
+	_ serve.Capacity      = Volumes{}
 	_ nbd.Exports         = (*Named)(nil)
 )
 
@@ -56,6 +59,12 @@ func (v Volumes) Stat(name string) (serve.VolumeInfo, error) {
 
 // Open implements [serve.Volumes].
 func (v Volumes) Open(name string) (serve.Block, error) { return v.Pool.Open(name) }
+
+// Capacity implements [serve.Capacity].
+func (v Volumes) Capacity() (total, free int64, err error) {
+	data := v.Pool.Status().Data
+	return data.Size, data.Free, nil
+}
 
 func infoOf(i blockpool.VolumeInfo) serve.VolumeInfo {
 	return serve.VolumeInfo{

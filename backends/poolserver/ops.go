@@ -4,7 +4,7 @@ package poolserver
 var operations = []operation{
 	PoolStatus, PoolStop, PoolEvents, PoolSet, PoolSync,
 	PoolScrub, PoolScrubControl, PoolAdd, PoolRemove, PoolReplace, PoolGrow, PoolOnline,
-	PoolCheck, PoolDump, PoolCompact, PoolRmap,
+	PoolCheck, PoolDump, PoolDumpThin, PoolRestoreThin, PoolCompact, PoolTrim, PoolRmap,
 	VolumeList, VolumeCreate, VolumeSnapshot, VolumeClone, VolumePromote, VolumeRollback,
 	VolumeRename, VolumeResize, VolumeSet, VolumeDestroy, VolumeRead, VolumeWrite, VolumeTrim,
 	VolumeDiscard, VolumeUsage, VolumeDelta, VolumeSend, VolumeReceive, VolumeReceiveToken, VolumeReceiveAbort,

@@ -1,6 +1,7 @@
 package poolserver
 
 import (
+	"fmt"
 	"io"
 
 	"github.com/laminafs/lamina/blockpool"
@@ -31,6 +32,53 @@ var PoolDump = Op[None, None]{name: "pool.dump", files: 1, run: func(c *call, _ 
 		return None{}, err
 	}
 	return None{}, c.withOutput(0, func(s *stream) error { return c.pool.Dump(c.ctx, s) })
+}}
+
+// DumpThin are the arguments of [PoolDumpThin].
+type DumpThin struct {
+	Names []string `json:"names,omitempty"` // of volumes and snapshots; none: all of 64K records
+	Data  bool     `json:"data,omitempty"`  // a second file takes their data
+}
+
+// PoolDumpThin writes volumes as a dm-thin pool: mappings as thin_dump prints them
+// to the first file that comes along, and data to the second, which is the same file
+// when no data is wanted.
+var PoolDumpThin = Op[DumpThin, []blockpool.ThinDevice]{name: "pool.dump.thin", files: 2, run: func(c *call, a DumpThin) (list []blockpool.ThinDevice, err error) {
+	var data io.WriterAt
+	if a.Data {
+		data = c.files[1]
+	}
+	if err := c.pool.Sync(c.ctx); err != nil {
+		return nil, err
+	}
+	err = c.withOutput(0, func(s *stream) (err error) {
+		list, err = c.pool.DumpThin(c.ctx, s, data, a.Names...)
+		return err
+	})
+	return list, err
+}}
+
+// RestoreThin are the arguments of [PoolRestoreThin].
+type RestoreThin struct {
+	Names map[uint32]string `json:"names,omitempty"` // of volumes, by dev_id; empty: all, as Prefix and dev_id
+	// Prefix begins the names of volumes when Names is empty.
+	Prefix string `json:"prefix,omitempty"`
+}
+
+// PoolRestoreThin makes volumes from a dm-thin pool: its mappings are the first file
+// that comes along, its data device is the second.
+var PoolRestoreThin = Op[RestoreThin, None]{name: "pool.restore.thin", files: 2, run: func(c *call, a RestoreThin) (None, error) {
+	names := func(id uint32) string { return a.Names[id] }
+	if len(a.Names) == 0 {
+		names = func(id uint32) string { return fmt.Sprintf("%s%d", a.Prefix, id) }
+	}
+	return None{}, c.withInput(0, func(r io.Reader) error { return c.pool.RestoreThin(c.ctx, r, c.files[1], names) })
+}}
+
+// PoolTrim gives all that is free back to files and devices.
+var PoolTrim = Op[None, Moved]{name: "pool.trim", run: func(c *call, _ None) (Moved, error) {
+	n, err := c.pool.Trim(c.ctx, func(done, total int64) { c.tell(Progress{Done: done, Total: total}) })
+	return Moved{Bytes: n}, err
 }}
 
 // PoolCompact writes the metadata anew without what is free in it.

@@ -9,20 +9,14 @@ import (
 	"github.com/laminafs/lamina/blockpool"
 )
 
-// Status tells of a pool as a whole. Sizes are in bytes.
+// Status tells of a pool as a whole, and of its server. Sizes are in bytes.
 type Status struct {
-	Name    string                 `json:"name"`
-	GUID    blockpool.GUID         `json:"guid"`
-	Dir     string                 `json:"dir"`
-	State   string                 `json:"state"` // online, degraded or read-only
-	Devices []blockpool.DeviceInfo `json:"devices"`
-	Config  ConfigInfo             `json:"config"`
-	Scrub   blockpool.ScrubStatus  `json:"scrub"`
-	Move    blockpool.MoveStatus   `json:"move"`    // of what a device holds: removal, replacement or resilver
-	Volumes int                    `json:"volumes"` // snapshots included
-	Exports []ExportInfo           `json:"exports,omitempty"`
-	Jobs    []JobInfo              `json:"jobs,omitempty"`
-	Server  ServerInfo             `json:"server"`
+	blockpool.Status
+	Dir     string       `json:"dir"`
+	Config  ConfigInfo   `json:"config"`
+	Exports []ExportInfo `json:"exports,omitempty"`
+	Jobs    []JobInfo    `json:"jobs,omitempty"`
+	Server  ServerInfo   `json:"server"`
 }
 
 // ServerInfo tells of the process that has the pool.
@@ -61,19 +55,11 @@ func configInfo(c blockpool.Config) ConfigInfo {
 var PoolStatus = Op[None, Status]{name: "pool.status", run: func(c *call, _ None) (Status, error) {
 	s := c.server
 	st := Status{
-		Name: c.pool.Config().Name, GUID: c.pool.GUID(), Dir: s.cfg.Place.Dir, State: "online",
-		Devices: c.pool.Devices(), Config: configInfo(c.pool.Config()), Volumes: len(c.pool.Volumes()),
-		Scrub: c.pool.ScrubStatus(), Move: c.pool.MoveStatus(),
-		Exports: s.exportList(), Jobs: s.jobList(),
+		Status: c.pool.Status(), Dir: s.cfg.Place.Dir, Config: configInfo(c.pool.Config()), Exports: s.exportList(), Jobs: s.jobList(),
 		Server: ServerInfo{PID: os.Getpid(), Version: s.cfg.Version, Started: s.started},
 	}
 	if s.cfg.Idle > 0 {
 		st.Server.Idle = s.cfg.Idle.String()
-	}
-	for _, d := range st.Devices {
-		if d.State == "missing" || d.State == "faulted" || d.Missed > 0 {
-			st.State = "degraded"
-		}
 	}
 	return st, nil
 }}

@@ -156,15 +156,24 @@ var VolumeRead = Op[Range, Moved]{name: "volume.read", files: 1, run: func(c *ca
 			if err := c.ctx.Err(); err != nil {
 				return err
 			}
-			n, err := v.ReadAt(buf[:min(end-off, streamSize)], off)
-			if n == 0 && err != nil {
+			n, hole, err := v.Allocated(off, min(end-off, 64*streamSize))
+			if err != nil {
 				return err
 			}
-			if _, err := w.Write(buf[:n]); err != nil {
+			if hole {
+				err = w.zeros(n)
+			} else {
+				n = min(n, streamSize)
+				if _, err := v.ReadAt(buf[:n], off); err != nil && !errors.Is(err, io.EOF) {
+					return err
+				}
+				_, err = w.Write(buf[:n])
+			}
+			if err != nil {
 				return fmt.Errorf("read %s: write what was read: %w", a.Name, err)
 			}
-			off += int64(n)
-			moved.Bytes += int64(n)
+			off += n
+			moved.Bytes += n
 			c.tell(Progress{Done: moved.Bytes, Total: end - a.Offset})
 		}
 		return w.close()

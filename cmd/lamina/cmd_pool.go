@@ -37,7 +37,7 @@ on with all that was acknowledged.`,
 	cmd.AddCommand(
 		newPoolCreate(), newPoolList(), newPoolStatus(), newPoolSet(), newPoolEvents(),
 		newPoolScrub(), newPoolAdd(), newPoolRemove(), newPoolReplace(), newPoolGrow(), newPoolOnline(),
-		newPoolCheck(), newPoolDump(), newPoolRestore(), newPoolCompact(), newPoolRmap(),
+		newPoolCheck(), newPoolRepair(), newPoolDump(), newPoolRestore(), newPoolCompact(), newPoolTrim(), newPoolRmap(),
 		newPoolServe(), newPoolStop(), newPoolDestroy(),
 	)
 	return cmd
@@ -187,8 +187,8 @@ func (r *poolRow) print(w *tabwriter.Writer) {
 	case r.Status == nil:
 		fmt.Fprintf(w, "%s\tstopped\t-\t-\t-\t-\t-\t-\t%s\n", r.Name, r.Dir)
 	default:
-		size, alloc := deviceSpace(r.Status)
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", r.Name, r.Status.State, sizeText(size), sizeText(alloc),
-			sizeText(size-alloc), percent(alloc, size), r.Status.Volumes, r.Status.Server.PID, r.Dir)
+		d := r.Status.Data
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", r.Name, r.Status.State, sizeText(d.Size), sizeText(d.Used),
+			sizeText(d.Free), percent(d.Used, d.Size), r.Status.Volumes, r.Status.Server.PID, r.Dir)
 	}
 }

@@ -85,39 +85,100 @@ func checkPool(ctx context.Context, place poolserver.Place, a poolserver.Check) 
 
 func newPoolDump() *cobra.Command {
 	var f poolFlags
+	var thin bool
+	var a poolserver.DumpThin
+	var data string
 	cmd := &cobra.Command{
-		Use:   "dump POOL",
+		Use:   "dump [--thin [--data FILE]] POOL [VOLUME...]",
 		Short: "Write all metadata of a pool as text to stdout",
 		Long: `Write all metadata of a pool as text to stdout: what "lamina pool restore" needs when
-every replica of it is lost. The pool may be in use.`,
-		Example: `  lamina pool dump tank | zstd > tank.dump.zst`,
-		Args:    args(1, 1, "POOL"),
+every replica of it is lost. The pool may be in use.
+
+With --thin, volumes of 64K records are written as a dm-thin pool: their mappings as
+the XML of thin_dump, which thin_restore takes, and with --data what they hold, as
+the data device of that pool.`,
+		Example: `  lamina pool dump tank | zstd > tank.dump.zst
+  lamina pool dump --thin --data /dev/vg/thin-data docker > meta.xml
+  thin_restore -i meta.xml -o /dev/vg/thin-meta`,
+		Args: args(1, -1, "POOL"),
 	}
-	onPool(cmd, &f, func(ctx context.Context, c *poolserver.Client, _ []string) error {
-		_, err := poolserver.PoolDump.Call(ctx, c, poolserver.None{}, os.Stdout)
+	cmd.PreRunE = func(_ *cobra.Command, args []string) error {
+		if !thin && (len(args) > 1 || data != "") {
+			return usageError{errors.New("VOLUMEs and --data are for --thin; a dump has all of the pool")}
+		}
+		return nil
+	}
+	onVolume(cmd, &f, func(ctx context.Context, c *poolserver.Client, args []string) error {
+		if !thin {
+			_, err := poolserver.PoolDump.Call(ctx, c, poolserver.None{}, os.Stdout)
+			return err
+		}
+		to := os.Stdout
+		if a.Names, a.Data = args, data != ""; a.Data {
+			var err error
+			if to, err = os.OpenFile(data, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+				return err
+			}
+			defer to.Close()
+		}
+		_, err := poolserver.PoolDumpThin.Call(ctx, c, a, os.Stdout, to)
 		return err
 	})
 	cmd.Flags().MarkHidden("json")
+	cmd.Flags().BoolVar(&thin, "thin", false, "volumes as a dm-thin pool, in the XML of thin_dump")
+	cmd.Flags().StringVar(&data, "data", "", "with --thin: write what the volumes hold to `FILE`")
 	return cmd
+}
+
+func newPoolTrim() *cobra.Command {
+	var f poolFlags
+	cmd := &cobra.Command{
+		Use:   "trim POOL",
+		Short: "Give all that is free back to files and devices",
+		Long: `Give all that is free in a pool back to its files, which get holes, and devices, which
+discard it. A pool with discard=on does so by itself when space becomes free.`,
+		Example: `  lamina pool trim tank`,
+		Args:    args(1, 1, "POOL"),
+	}
+	return onPool(cmd, &f, func(ctx context.Context, c *poolserver.Client, _ []string) error {
+		n, err := poolserver.PoolTrim.Call(ctx, c, poolserver.None{})
+		if err != nil {
+			return err
+		}
+		if f.json {
+			return printJSON(cmd.OutOrStdout(), n)
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s given back\n", sizeText(n.Bytes))
+		return err
+	})
 }
 
 func newPoolRestore() *cobra.Command {
 	var f poolFlags
 	var force bool
+	var data, prefix string
 	cmd := &cobra.Command{
-		Use:   "restore [--force] POOL",
+		Use:   "restore [--force | --thin-data FILE] POOL",
 		Short: "Make the metadata of a pool from a dump on stdin",
 		Long: `Make the metadata of a pool anew from a dump that stdin brings. POOL is the pool's
 name or directory, or one of its devices. What was changed since the dump is lost.
 
 With --force also when there is metadata, which is kept under another name, or when
-the pool was changed since the dump.`,
-		Example:           `  zstdcat tank.dump.zst | lamina pool restore tank`,
+the pool was changed since the dump.
+
+With --thin-data, stdin is the XML of thin_dump and FILE the data device of that
+dm-thin pool: its devices become volumes of a pool that is there, called after their
+dev_id.`,
+		Example: `  zstdcat tank.dump.zst | lamina pool restore tank
+  thin_dump /dev/vg/thin-meta | lamina pool restore --thin-data /dev/vg/thin-data --prefix docker/ tank`,
 		Args:              args(1, 1, "POOL"),
 		ValidArgsFunction: f.completePool,
 		RunE: func(_ *cobra.Command, args []string) error {
 			ctx, stop := interruptible()
 			defer stop()
+			if data != "" {
+				return f.restoreThin(ctx, args[0], data, prefix)
+			}
 			root, err := f.dir()
 			if err != nil && !poolserver.IsPath(args[0]) {
 				return err
@@ -137,7 +198,25 @@ the pool was changed since the dump.`,
 	f.add(cmd)
 	cmd.Flags().MarkHidden("json")
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "also over metadata that is there, or with a dump that is too old")
+	cmd.Flags().StringVar(&data, "thin-data", "", "make volumes from a dm-thin pool, whose data device is `FILE`")
+	cmd.Flags().StringVar(&prefix, "prefix", "thin", "with --thin-data: begin the names of volumes with `TEXT`")
 	return cmd
+}
+
+// restoreThin makes volumes from a dm-thin pool, whose mappings are on stdin.
+func (f *poolFlags) restoreThin(ctx context.Context, pool, data, prefix string) error {
+	from, err := os.Open(data)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	c, err := f.connect(ctx, pool)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = poolserver.PoolRestoreThin.Call(ctx, c, poolserver.RestoreThin{Prefix: prefix}, os.Stdin, from)
+	return err
 }
 
 func newPoolCompact() *cobra.Command {

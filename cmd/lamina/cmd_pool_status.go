@@ -37,54 +37,79 @@ func newPoolStatus() *cobra.Command {
 	})
 }
 
-// deviceSpace returns how much the devices have, and how much of it chunks take.
-func deviceSpace(st *poolserver.Status) (size, allocated int64) {
-	for _, d := range st.Devices {
-		size += d.Size
-		allocated += d.Allocated
-	}
-	return size, allocated
-}
-
-// printStatus shows a pool as zpool status does.
+// printStatus shows a pool as zpool status does, and its space as lvs.
 func printStatus(out io.Writer, st *poolserver.Status) error {
 	fmt.Fprintf(out, "  pool: %s\n state: %s\n", st.Name, strings.ToUpper(st.State))
-	printHints(out, st)
+	if st.Problem != "" {
+		fmt.Fprintf(out, "status: %s\n", st.Problem)
+	}
+	if st.Action != "" {
+		fmt.Fprintf(out, "action: %s\n", st.Action)
+	}
 	fmt.Fprintf(out, "  scan: %s\n", scrubText(&st.Scrub))
 	if m := st.Move; m.Running {
 		fmt.Fprintf(out, "  work: %s of %s since %s, %s of %s (%s)\n", m.Kind, m.Device, clock(m.Began), sizeText(m.Done), sizeText(m.Total), percent(m.Done, m.Total))
 	}
 	fmt.Fprint(out, "config:\n\n")
+	errors := printDevices(out, st)
+	fmt.Fprintln(out)
+	printSpace(out, st)
+	if errors == 0 {
+		fmt.Fprintln(out, "errors: No known data errors")
+	} else {
+		fmt.Fprintf(out, "errors: %d since the server started; see: lamina pool events %s\n", errors, st.Name)
+	}
+	printUses(out, st)
+	return nil
+}
+
+// printDevices shows the tree of devices and returns how many errors they had.
+func printDevices(out io.Writer, st *poolserver.Status) (errors uint64) {
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tSTATE\tREAD\tWRITE\tCKSUM\tSIZE\tALLOC")
-	size, alloc := deviceSpace(st)
 	var read, write, sum uint64
+	var alloc int64
 	for _, d := range st.Devices {
 		read, write, sum = read+d.ReadErrors, write+d.WriteErrors, sum+d.ChecksumErrors
+		alloc += d.Allocated
 	}
-	fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\t%s\n", st.Name, strings.ToUpper(st.State), read, write, sum, sizeText(size), sizeText(alloc))
+	fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%s\t%s\n", st.Name, strings.ToUpper(st.State), read, write, sum, sizeText(st.Raw), sizeText(alloc))
 	inset := "  "
-	if st.Config.DataProfile != "single" {
-		fmt.Fprintf(w, "  %s\t%s\n", st.Config.DataProfile, strings.ToUpper(st.State))
+	if st.DataProfile != "single" {
+		fmt.Fprintf(w, "  %s\t%s\t\t\t\t\t\n", st.DataProfile, strings.ToUpper(st.State))
 		inset = "    "
 	}
 	for _, d := range st.Devices {
 		fmt.Fprintf(w, "%s%s\t%s\t%d\t%d\t%d\t%s\t%s%s\n", inset, d.Path, strings.ToUpper(d.State),
 			d.ReadErrors, d.WriteErrors, d.ChecksumErrors, sizeText(d.Size), sizeText(d.Allocated), missed(d))
 	}
+	fmt.Fprintln(w, "  metadata\t\t\t\t\t\t")
+	for _, r := range st.Replicas {
+		note := ""
+		if r.Problem != "" {
+			note = "  " + r.Problem
+		}
+		fmt.Fprintf(w, "    %s\t%s\t\t\t\t%s\t%s%s\n", r.Path, strings.ToUpper(r.State), sizeText(r.Size), sizeText(r.Used), note)
+	}
 	w.Flush()
 	for line := range strings.Lines(table.String()) {
 		fmt.Fprint(out, "\t"+strings.TrimRight(line, " \n")+"\n")
 	}
-	fmt.Fprintln(out)
-	if read+write+sum == 0 {
-		fmt.Fprintln(out, "errors: No known data errors")
-	} else {
-		fmt.Fprintf(out, "errors: %d since the server started; see: lamina pool events %s\n", read+write+sum, st.Name)
+	return read + write + sum
+}
+
+// printSpace shows what is used as lvs does: Data% and Meta%.
+func printSpace(out io.Writer, st *poolserver.Status) {
+	fmt.Fprintf(out, " space: data %s used of %s, %s free (%s); metadata %s of %s (%s)\n",
+		sizeText(st.Data.Used), sizeText(st.Data.Size), sizeText(st.Data.Free), percent(st.Data.Used, st.Data.Size),
+		sizeText(st.Metadata.Used), sizeText(st.Metadata.Size), percent(st.Metadata.Used, st.Metadata.Size))
+	if st.Reserved > 0 || st.Freeing > 0 {
+		fmt.Fprintf(out, "        %s reserved, %s on its way to be free\n", sizeText(st.Reserved), sizeText(st.Freeing))
 	}
-	printUses(out, st)
-	return nil
+	if st.Low {
+		fmt.Fprintf(out, "        less than %d%% is free; when it is full, writes %s\n", st.LowWater, map[string]string{"error": "fail", "queue": "wait"}[st.WhenFull])
+	}
 }
 
 // clock is a time for people.
@@ -98,22 +123,11 @@ func missed(d blockpool.DeviceInfo) string {
 	return fmt.Sprintf("  has missed what was written since txg %d", d.Missed)
 }
 
-// printHints says what to do about a pool that is not well.
-func printHints(out io.Writer, st *poolserver.Status) {
-	if st.State != "degraded" {
-		return
-	}
-	fmt.Fprintf(out, `status: One or more devices are missing or faulted. What they hold is read
-        from others.
-action: Attach the device and run: lamina pool online %s DEVICE; or replace it.
-`, st.Name)
-}
-
 // printUses shows who uses the pool.
 func printUses(out io.Writer, st *poolserver.Status) {
-	fmt.Fprintf(out, "server: pid %d since %s, %d volumes and snapshots\n", st.Server.PID, st.Server.Started.Local().Format(time.DateTime), st.Volumes)
+	fmt.Fprintf(out, "server: pid %d since %s; volumes: %d, snapshots: %d\n", st.Server.PID, clock(st.Server.Started), st.Volumes, st.Snapshots)
 	for _, j := range st.Jobs {
-		fmt.Fprintf(out, "  work: %s since %s, %s done\n", j.Name, j.Started.Local().Format(time.DateTime), percent(j.Progress.Done, j.Progress.Total))
+		fmt.Fprintf(out, "  work: %s since %s, %s done\n", j.Name, clock(j.Started), percent(j.Progress.Done, j.Progress.Total))
 	}
 	for _, e := range st.Exports {
 		fmt.Fprintf(out, "export: %s\n", exportText(e))

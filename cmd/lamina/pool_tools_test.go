@@ -249,6 +249,7 @@ func TestWorkGoesOnInTheNextServer(t *testing.T) {
 	s.volume("vol", noise(32<<20, 7))
 	s.ok("pool", "scrub", "--rate", "4M", "--detach", "tank")
 	st := s.status()
+	eventually(t, "the scrub to be under way", func() bool { st = s.status(); return st.Scrub.Done > 0 })
 	if st.Scrub.State != blockpool.ScrubRunning || len(st.Jobs) != 1 {
 		t.Fatalf("%+v", st)
 	}
@@ -258,4 +259,56 @@ func TestWorkGoesOnInTheNextServer(t *testing.T) {
 	}
 	unix.Kill(st.Server.PID, unix.SIGKILL)
 	eventually(t, "the scrub to end", func() bool { return s.status().Scrub.State == blockpool.ScrubFinished })
+}
+
+func TestRepairAfterDamage(t *testing.T) {
+	s := newPoolStage(t)
+	place := s.pool("--metadata-profile", "mirror")
+	data := noise(1<<20, 8)
+	s.volume("vol", data)
+	if text := s.ok("pool", "repair", "--dry-run", "tank"); strings.Contains(text, "repaired") {
+		t.Errorf("a dry run of a pool that is well: %s", text)
+	}
+	s.ok("pool", "stop", "tank")
+	for i := range 2 { // different parts of each replica
+		f, err := os.OpenFile(blockpool.ReplicaName(place.Dir, i), os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt(make([]byte, 4096), int64(i)*4096); err != nil { // a meta page
+			t.Fatal(err)
+		}
+		f.Close()
+	}
+	got := lamina(t, "pool", "repair", "tank")
+	if got.status != 0 && !strings.Contains(got.stderr, "--force") {
+		t.Fatalf("repair: %+v", got)
+	}
+	if got.status != 0 {
+		s.ok("pool", "repair", "--force", "tank")
+	}
+	s.has("vol", data)
+}
+
+func TestThinMetadataOfDockersPool(t *testing.T) {
+	s := newPoolStage(t)
+	s.ok("pool", "create", "--size", "256M", "--record-size", "64K", "tank")
+	data := noise(1<<20, 9)
+	s.volume("base", data)
+	s.ok("volume", "snapshot", "tank", "base@a")
+	disk := filepath.Join(t.TempDir(), "data")
+	xml := s.ok("pool", "dump", "--thin", "--data", disk, "tank")
+	if !strings.Contains(xml, "<superblock") || !strings.Contains(xml, "data_block_size=\"128\"") {
+		t.Errorf("dump --thin:\n%.500s", xml)
+	}
+	if got := s.feed([]byte(xml), "pool", "restore", "--thin-data", disk, "--prefix", "from/dm-", "tank"); got.status != 0 {
+		t.Fatalf("restore --thin-data: %+v", got)
+	}
+	s.has("from/dm-1", data)
+	if got := lamina(t, "pool", "dump", "tank", "base"); got.status != exitUsage || !strings.Contains(got.stderr, "--thin") {
+		t.Errorf("%+v", got)
+	}
+	if got := s.ok("pool", "trim", "tank"); !strings.Contains(got, "given back") {
+		t.Error(got)
+	}
 }
