@@ -317,7 +317,12 @@ func FuzzRestore(f *testing.F) {
 	}
 	dir := tempDir(f)
 	f.Fuzz(func(t *testing.T, text string) {
-		j := hostOf(t, string(golden))
+		j, start := hostOf(t, string(golden)), time.Now()
+		defer func() {
+			if d := time.Since(start); d > 10*time.Second {
+				t.Errorf("it took %v", d)
+			}
+		}()
 		err := Restore(ctx, dir, strings.NewReader(text), RestoreOptions{Storage: j, Force: true, Metadata: []string{filepath.Join(dir, "fuzz.db")}})
 		if err != nil {
 			if _, err := os.Stat(filepath.Join(dir, "fuzz.db.restore")); err == nil {

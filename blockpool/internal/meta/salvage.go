@@ -1,6 +1,7 @@
 package meta
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -225,16 +226,18 @@ func (w *Wreck) carvePage(mem []byte, f func(b Bucket, key, value []byte, txg ui
 // findGUID looks for a record of a commit, which names its pool: in small inline
 // buckets, which lie within the values of others, so anywhere.
 func (w *Wreck) findGUID() {
-	_ = guarded(func() error {
-		for at := int64(2 * pageSize); at+sealSize+recordSize <= w.r.size; at++ {
-			if [2]byte(w.r.mem[at:]) != sealMagic || Bucket(w.r.mem[at+3]) != Txg {
-				continue
+	_ = guarded(func() error { // without a guid no value will be known
+		mark := append(sealMagic[:], sealVersion, byte(Txg))
+		for rest := w.r.mem; ; {
+			i := bytes.Index(rest, mark)
+			if i < 0 || len(rest)-i < sealSize+recordSize {
+				return nil
 			}
-			if rec, err := parseRecord(w.r.mem[at : at+sealSize+recordSize]); err == nil {
+			if rec, err := parseRecord(rest[i : i+sealSize+recordSize]); err == nil {
 				w.guid = rec.guid
 				return nil
 			}
+			rest = rest[i+1:]
 		}
-		return nil
 	})
 }
