@@ -171,6 +171,11 @@ func checkOffline(ctx context.Context, path string, o *CheckOptions) (*Report, e
 		guid = lab.pool
 	}
 	store, err := meta.Open(paths, guid, meta.Options{ReadOnly: true})
+	var diverged error
+	if errors.Is(err, meta.ErrDiverged) {
+		diverged = err
+		store, err = meta.Open(paths[:1], guid, meta.Options{ReadOnly: true}) // one of them, for the rest
+	}
 	if errors.Is(err, ErrDamaged) || err != nil && anyExists(paths) && !errors.Is(err, meta.ErrInUse) && !errors.Is(err, meta.ErrForeign) {
 		r := &Report{GUID: guid, Class: ClassClean}
 		if lab != nil {
@@ -190,6 +195,9 @@ func checkOffline(ctx context.Context, path string, o *CheckOptions) (*Report, e
 	defer view.Close()
 	c := newChecker(ctx, view, store.GUID(), view.Txg(), o)
 	defer c.end()
+	if diverged != nil {
+		c.r.add(Finding{Kind: FindReplicaDiffers, Replica: paths[0], Text: diverged.Error()})
+	}
 	c.checkReplicas(store)
 	if err := c.run(); err != nil {
 		return nil, err
@@ -285,7 +293,7 @@ func (c *checker) counter(what string, next, used uint64) {
 
 // checkRest reports values of the other buckets that do not fit their checksum.
 func (c *checker) checkRest() error {
-	for _, b := range []meta.Bucket{meta.Config, meta.Events, meta.Props} {
+	for _, b := range plainBuckets {
 		err := c.src.Each(b, func(key, _ []byte, damage error) error {
 			if known := b == meta.Config && (string(key) == keyConfig || string(key) == keyState); damage != nil && !known {
 				c.value(b, key, damage)

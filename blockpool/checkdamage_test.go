@@ -569,7 +569,7 @@ func TestFlippedBitsOfAReplicaAreFound(t *testing.T) {
 	}
 	rng := rand.New(rand.NewPCG(1, 2))
 	found, named := 0, 0
-	for i := range 150 {
+	for i := range 90 {
 		bad := slices.Clone(good)
 		at := rng.IntN(len(bad))
 		if i%3 > 0 {
@@ -591,7 +591,7 @@ func TestFlippedBitsOfAReplicaAreFound(t *testing.T) {
 		}
 	}
 	if found < 20 || named < 5 {
-		t.Errorf("%d of 150 flips were found, %d with the value", found, named)
+		t.Errorf("%d of 90 flips were found, %d with the value", found, named)
 	}
 	b.must(os.WriteFile(b.replica(0), good, 0o600))
 	b.open()

@@ -125,9 +125,13 @@ func (d *dumper) chunks() error {
 	})
 }
 
+// plainBuckets have values that nothing else in the metadata refers to; those of
+// the configuration that have a line of their own aside, they go over as they are.
+var plainBuckets = []meta.Bucket{meta.Config, meta.Events, meta.Props}
+
 // rest writes what has no line of its own.
 func (d *dumper) rest() error {
-	for _, b := range []meta.Bucket{meta.Config, meta.Events, meta.Props} {
+	for _, b := range plainBuckets {
 		err := d.src.Scan(b, nil, func(key, value []byte) error {
 			if b != meta.Config || string(key) != keyConfig && string(key) != keyState {
 				d.put("value", valueAttrs(&dumpValue{b.String(), key, value}))

@@ -10,10 +10,12 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/laminafs/lamina/blockpool/internal/meta"
 	"github.com/laminafs/lamina/blockpool/internal/raid"
 	"github.com/laminafs/lamina/blockpool/vdev/memdev"
 )
@@ -207,6 +209,12 @@ func TestADumpHasEveryField(t *testing.T) {
 			t.Errorf("%T has %d fields, a dump knows %d", c.what, n, c.fields)
 		}
 	}
+	known := append([]meta.Bucket{meta.Txg, meta.Nodes, meta.NodeMap, meta.Chunks, meta.Space, meta.Devices, meta.Volumes, meta.Dead}, plainBuckets...)
+	for _, b := range meta.Buckets() {
+		if !slices.Contains(known, b) {
+			t.Errorf("a dump and a repair lose bucket %v", b)
+		}
+	}
 }
 
 func TestLinesOfADumpReadBack(t *testing.T) {
@@ -215,7 +223,7 @@ func TestLinesOfADumpReadBack(t *testing.T) {
 		id: 1, guid: newGUID(), name: "a/b@c d\"é", kind: KindSnapshot, origin: 3, root: 4, size: 5, recordSize: 6, referenced: 7,
 		created: now, createdTxg: 8, writtenTxg: 9, quota: 10, refquota: 11, reservation: 12, used: 13, receiving: []byte{1, 2},
 	}
-	d := deviceState{id: 1, guid: newGUID(), path: "/a b\n=\"", size: 2, away: 3, added: now, leaving: true}
+	d := deviceState{id: 1, guid: newGUID(), path: "/a b\n=\"", size: 2, away: 3, added: now, leaving: true, heirOf: 4}
 	c := raid.Chunk{ID: 1, Base: 2, Sectors: 3, Class: 2, Profile: RaidZ2, Columns: []raid.Column{{Device: 1, Start: 4096}, {Device: 2, Start: 0, Shadow: &raid.Place{Device: 3, Start: 5}}}}
 	conf := Config{Name: "x", DataProfile: Mirror, MetadataProfile: Mirror, RecordSize: 1, ChunkSize: 2, MetadataSize: 3, WhenFull: FullQueue, QueueTimeout: time.Second, LowWater: 4, MinFree: 5, Hook: "do this", Discard: true}
 	var e2 entry

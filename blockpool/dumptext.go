@@ -281,7 +281,7 @@ func stateAttrs(s *state) []attr {
 func deviceAttrs(d *deviceState) []attr {
 	return []attr{
 		num("id", &d.id), guidAttr("guid", &d.guid), str("path", &d.path), num("size", &d.size),
-		num("away", &d.away), timeAttr("added", &d.added), boolAttr("leaving", &d.leaving),
+		num("away", &d.away), timeAttr("added", &d.added), boolAttr("leaving", &d.leaving), num("heir-of", &d.heirOf),
 	}
 }
 

@@ -102,7 +102,7 @@ func TestRepairOfEveryPlantedDamage(t *testing.T) {
 					t.Errorf("%s has %d holes, and nobody said so\n%s", name, n, text.String())
 				}
 			}
-			b.work(30, 3)
+			b.work(12, 3)
 			if d.kind != FindDeviceSize && d.kind != FindLabelDiffers {
 				b.clean(b.checked())
 			}

@@ -323,7 +323,7 @@ func (s *restorer) takeBody(word, rest string) error {
 		if err := parseAttrs(rest, valueAttrs(&v)); err != nil {
 			return err
 		}
-		for _, b := range []meta.Bucket{meta.Config, meta.Events, meta.Props} {
+		for _, b := range plainBuckets {
 			if b.String() == v.bucket && len(v.key) > 0 {
 				return s.build.put(b, v.key, v.data)
 			}

@@ -109,7 +109,7 @@ func (s *salvager) read(labels []*device, storage Storage, search []string) erro
 	}
 	s.readConfig()
 	s.readEntries()
-	for _, b := range []meta.Bucket{meta.Config, meta.Events, meta.Props} {
+	for _, b := range plainBuckets {
 		s.each(b, func(key, value []byte) error {
 			if b != meta.Config || string(key) != keyConfig && string(key) != keyState {
 				s.values = append(s.values, dumpValue{b.String(), bytes.Clone(key), bytes.Clone(value)})
