@@ -371,6 +371,11 @@ type recording struct {
 
 // record runs scripts of that many steps side by side.
 func record(t testing.TB, profile Profile, devices int, metadata Profile, seed uint64, scripts, steps int) *recording {
+	return recordBeside(t, profile, devices, metadata, seed, scripts, steps, nil)
+}
+
+// recordBeside is record with something else that goes on beside the scripts.
+func recordBeside(t testing.TB, profile Profile, devices int, metadata Profile, seed uint64, scripts, steps int, beside func(*bench) error) *recording {
 	j := memdev.NewJournal()
 	b := newSmallBench(t, Config{DataProfile: profile, MetadataProfile: metadata}, devices, j)
 	var paths []string
@@ -385,9 +390,13 @@ func record(t testing.TB, profile Profile, devices int, metadata Profile, seed u
 	rec.opts = b.opts
 	b.opts.Tunables.commit, r.pause = r.commit, time.Millisecond
 	b.open()
-	b.ballast(900 * scripts * devices)
-	errs := make([]error, scripts)
+	errs := make([]error, scripts+1)
 	var wg sync.WaitGroup
+	if beside == nil {
+		b.ballast(900 * scripts * devices)
+	} else {
+		wg.Go(func() { errs[scripts] = beside(b) })
+	}
 	for i := range scripts {
 		s := newScript(b, fmt.Sprintf("%c", 'a'+i), seed*10+uint64(i))
 		rec.scripts = append(rec.scripts, s)

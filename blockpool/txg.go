@@ -192,8 +192,14 @@ func (p *Pool) syncLoop() {
 			quit = true
 		}
 		timer.Reset(p.tune.TxgInterval)
-		if err := p.readOnly(); err != nil && (!quit || p.abandoned.Load() || !errors.Is(err, ErrClosed)) {
-			return
+		if err := p.readOnly(); err != nil {
+			if !errors.Is(err, ErrClosed) {
+				return
+			}
+			<-p.quit // somebody closes the pool, and may have kicked just before
+			if quit = true; p.abandoned.Load() {
+				return
+			}
 		}
 		if err := p.syncOpen(); err != nil {
 			p.stop(err)
