@@ -112,10 +112,7 @@ func (p *Pool) claimPointer(payload []byte) error {
 		return err
 	}
 	for _, rec := range r.Records { // all, before any of them is taken
-		b := p.buffers.get(int64(rec.Size))
-		err := p.readWhole(rec, b)
-		p.buffers.put(b)
-		if err != nil {
+		if err := p.wholeEverywhere(rec); err != nil {
 			return err
 		}
 	}
@@ -128,6 +125,20 @@ func (p *Pool) claimPointer(payload []byte) error {
 		}
 	}
 	return nil
+}
+
+// wholeEverywhere makes sure that a record is what it must be on every copy. A
+// crash may have kept some copies from a device, or it was faulted and nobody came
+// to note it, and the txg that takes the record in is the last to know.
+func (p *Pool) wholeEverywhere(rec format.Record) error {
+	if rec.Codec != format.Plain {
+		return damagedf("record at %d has codec %d", rec.Addr, rec.Codec)
+	}
+	c, err := p.space.chunk(rec.Addr)
+	if err == nil {
+		_, err = p.array.Scrub(&c.Chunk, rec.Addr, int(rec.Size), fits(rec))
+	}
+	return err
 }
 
 // records calls f with the first n records of the log.
