@@ -22,12 +22,12 @@ import (
 //	Crash after the label: a device that the pool does not know; it is added again.
 //	Crash after the txg:   it is in the pool.
 func (p *Pool) AddDevice(ctx context.Context, spec DeviceSpec, force bool) error {
-	_, err := p.addDevice(ctx, spec, force, 0)
+	_, err := p.addDevice(ctx, spec, force, nil)
 	return failed("add device", spec.Path, err)
 }
 
-// addDevice adds a device that takes the place of another one, or of none.
-func (p *Pool) addDevice(ctx context.Context, spec DeviceSpec, force bool, heirOf uint32) (*device, error) {
+// addDevice adds a device that is to take the place of an old one, or of none.
+func (p *Pool) addDevice(ctx context.Context, spec DeviceSpec, force bool, old *device) (*device, error) {
 	if err := p.readOnly(); err != nil {
 		return nil, err
 	}
@@ -38,9 +38,17 @@ func (p *Pool) addDevice(ctx context.Context, spec DeviceSpec, force bool, heirO
 	var d *device
 	err = p.do(ctx, &task{run: func(s *pass) error {
 		st := deviceState{
-			id: uint32(s.state.nextDevice + 1), guid: newGUID(), path: spec.Path, size: dev.Size(), added: time.Now(), heirOf: heirOf,
+			id: uint32(s.state.nextDevice + 1), guid: newGUID(), path: spec.Path, size: dev.Size(), added: time.Now(),
+		}
+		if old != nil {
+			st.heirOf = old.id
 		}
 		d = newDevice(st, dev)
+		if old != nil {
+			if err := s.inherit(old, d); err != nil {
+				return err
+			}
+		}
 		if err := writeLabel(dev, p.labelOf(d, p.meta.Txg())); err != nil {
 			return err
 		}
@@ -57,7 +65,7 @@ func (p *Pool) addDevice(ctx context.Context, spec DeviceSpec, force bool, heirO
 		// Whoever ended the wait may find the device in the pool all the same;
 		// then it is the pool's to close.
 		if context.Cause(ctx) == nil {
-			err = errors.Join(err, dev.Close())
+			err = errors.Join(err, dev.Close(), discardNew(spec))
 		}
 		return nil, err
 	}
@@ -91,9 +99,20 @@ func (p *Pool) openNew(spec *DeviceSpec, force bool) (vdev.Device, error) {
 		}
 	}
 	if dev.Size() < minDeviceSize {
-		return nil, errors.Join(invalidf("%s has %d bytes, a device needs %d at least", path, dev.Size(), minDeviceSize), dev.Close())
+		return nil, errors.Join(invalidf("%s has %d bytes, a device needs %d at least", path, dev.Size(), minDeviceSize), dev.Close(), discardNew(*spec))
 	}
 	return dev, nil
+}
+
+// discardNew removes a file that was made for a device that is none.
+func discardNew(spec DeviceSpec) error {
+	if spec.Size == 0 {
+		return nil
+	}
+	if err := os.Remove(spec.Path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // strange says what a device is used for, unless that is nothing, or it was added
@@ -141,7 +160,7 @@ func (p *Pool) grow(ctx context.Context, name string, size int64) error {
 	}
 	before := d.state.Load().size
 	if err := p.do(ctx, &task{run: func(s *pass) error {
-		st := *d.state.Load()
+		st := s.deviceState(d)
 		st.size = max(st.size, d.dev.Size())
 		s.saveDevice(d, st)
 		s.after = append(s.after, p.updateRoom)
@@ -210,7 +229,7 @@ func (p *Pool) findDevice(name string) (*device, error) {
 // elsewhere.
 func (p *Pool) markLeaving(ctx context.Context, d *device) error {
 	return p.do(ctx, &task{run: func(s *pass) error {
-		st := *d.state.Load()
+		st := s.deviceState(d)
 		st.leaving, st.heirOf = true, 0
 		rest := 0
 		for _, o := range p.devices.usable() {
@@ -262,7 +281,7 @@ func cmpCause(ctx context.Context, err error) error {
 func (p *Pool) stay(ctx context.Context, list ...*device) error {
 	return p.do(context.WithoutCancel(ctx), &task{run: func(s *pass) error {
 		for _, d := range list {
-			st := *d.state.Load()
+			st := s.deviceState(d)
 			st.leaving, st.heirOf = false, 0
 			s.saveDevice(d, st)
 		}
@@ -287,8 +306,9 @@ func (p *Pool) forget(ctx context.Context, d *device, heir uint32) error {
 			}
 		}
 		s.batch.Delete(meta.Devices, key64(uint64(d.id)))
+		s.left = append(s.left, d.id)
 		if h := p.devices.get(heir); h != nil {
-			st := *h.state.Load()
+			st := s.deviceState(h)
 			st.heirOf = 0
 			s.saveDevice(h, st)
 		}

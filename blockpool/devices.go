@@ -81,11 +81,37 @@ func (d *devices) remove(dev *device) {
 	d.list = slices.DeleteFunc(d.list, func(o *device) bool { return o == dev })
 }
 
-// save puts a device's state into the batch, and makes it the known one when the
-// txg is durable.
+// saveDevice puts a device's state into the batch, and makes it the known one when
+// the txg is durable.
 func (s *pass) saveDevice(d *device, state deviceState) {
+	if slices.Contains(s.left, d.id) {
+		return
+	}
+	if s.devices == nil {
+		s.devices = map[uint32]deviceState{}
+	}
+	s.devices[d.id] = state
 	s.batch.Put(meta.Devices, key64(uint64(d.id)), state.pack())
 	s.after = append(s.after, func() { d.state.Store(&state) })
+}
+
+// deviceState returns the state of a device as this txg has it, to be changed.
+func (s *pass) deviceState(d *device) deviceState {
+	if st, ok := s.devices[d.id]; ok {
+		return st
+	}
+	return *d.state.Load()
+}
+
+// noteFaulted notes the devices that have not all that this txg has written. It
+// is committed with it, or a crash would leave nobody who knows.
+func (s *pass) noteFaulted() {
+	for _, d := range s.p.devices.all() {
+		if st := s.deviceState(d); d.dev != nil && !s.p.online(d) && st.away == 0 {
+			st.away = s.g.number
+			s.saveDevice(d, st)
+		}
+	}
 }
 
 // online reports whether a device is there and has not failed.
@@ -199,10 +225,13 @@ func (p *Pool) faulted(id raid.DeviceID, op string, cause error) {
 // noteAway returns a task that notes the first txg that a device misses.
 func (p *Pool) noteAway(id uint32, since uint64) *task {
 	return &task{run: func(s *pass) error {
-		if d := p.devices.get(id); d != nil && d.state.Load().away == 0 {
-			state := *d.state.Load()
-			state.away = since
-			s.saveDevice(d, state)
+		d := p.devices.get(id)
+		if d == nil {
+			return nil
+		}
+		if st := s.deviceState(d); st.away == 0 {
+			st.away = since
+			s.saveDevice(d, st)
 		}
 		return nil
 	}}

@@ -59,6 +59,13 @@
 // returned: a record or node that does not fit its checksum is read from another
 // copy and mended, or is an error.
 //
+// # Long work
+//
+// A scrub, a device that leaves, is replaced or returns: each visits all records
+// in small steps (tour.go) beside everything else. Chunks move by way of shadows
+// (move.go). What the end of the process interrupts goes on when the pool is
+// opened.
+//
 // # Locks
 //
 // In this order; a lock further down is never held while one further up is
@@ -68,7 +75,8 @@
 //	Pool.gate             shared: a change enters the open txg; exclusive: it closes
 //	Pool.view             shared: a reader takes dirty state, root and epoch together
 //	volume.mu             dirty records of one volume
-//	catalogue.mu, space.mu, events.mu   leaves
+//	scrub.mu, tours.mu, tour.mu, jobs.mu, moves.mu   of long work
+//	catalogue.mu, space.mu, devices.mu, discards.mu, events.mu   leaves
 //
 // Trees, space maps and the catalogue are changed by the sync goroutine alone.
 package blockpool

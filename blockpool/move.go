@@ -48,7 +48,13 @@ func (p *Pool) vacate(ctx context.Context, d, heir *device, strict bool) (lost u
 			if empty {
 				continue
 			}
-			return lost, nil
+			if heir == nil || d.state.Load().leaving {
+				return lost, nil
+			}
+			if err := p.handOver(ctx, d, heir); err != nil {
+				return lost, err
+			}
+			continue // with chunks that came up to then
 		}
 		n, err := p.shift(ctx, shifts, strict)
 		lost += n
@@ -63,7 +69,10 @@ func (p *Pool) vacate(ctx context.Context, d, heir *device, strict bool) (lost u
 // It says when it has removed some.
 func (p *Pool) castShadows(ctx context.Context, d, heir *device) (shifts []shift, removed bool, err error) {
 	err = p.do(ctx, &task{run: func(s *pass) error {
-		empty := p.freezeEmpty()
+		var empty []*chunk
+		if heir == nil || d.state.Load().leaving {
+			empty = p.freezeEmpty()
+		}
 		isEmpty := func(c *chunk) bool { return slices.Contains(empty, c) }
 		current := slices.DeleteFunc(p.space.all(), isEmpty)
 		shifts, err = planMoves(d, p.targets(heir), current, slices.DeleteFunc(s.allChunks(), isEmpty), moveBatch)
@@ -84,6 +93,19 @@ func (p *Pool) castShadows(ctx context.Context, d, heir *device) (shifts []shift
 		return nil
 	}})
 	return shifts, removed, err
+}
+
+// handOver has new chunks go to the heir, and none to the device, which has none
+// now, or only those of this txg.
+func (p *Pool) handOver(ctx context.Context, d, heir *device) error {
+	return p.do(ctx, &task{run: func(s *pass) error {
+		from, to := s.deviceState(d), s.deviceState(heir)
+		from.leaving, to.heirOf = true, 0
+		s.saveDevice(d, from)
+		s.saveDevice(heir, to)
+		s.after = append(s.after, p.updateRoom)
+		return nil
+	}})
 }
 
 // targets returns where columns may move to.

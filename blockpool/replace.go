@@ -21,30 +21,31 @@ func (p *Pool) ReplaceDevice(ctx context.Context, old string, spec DeviceSpec, f
 		if err != nil {
 			return err
 		}
-		heir, err := p.addDevice(ctx, spec, force, d.id)
+		heir, err := p.addDevice(ctx, spec, force, d)
 		if err != nil {
 			return err
-		}
-		if err := p.mayInherit(ctx, d, heir); err != nil {
-			return errors.Join(err, p.forget(ctx, heir, 0))
 		}
 		return p.replace(ctx, d, heir)
 	}))
 }
 
-// mayInherit has the old device get no new chunks, if all that it has fits on the
-// heir.
-func (p *Pool) mayInherit(ctx context.Context, d, heir *device) error {
-	return p.do(ctx, &task{run: func(s *pass) error {
-		if _, err := planMoves(d, []*device{heir}, slices.DeleteFunc(p.space.all(), (*chunk).empty), s.allChunks(), math.MaxInt); err != nil {
-			return err
-		}
-		st := *d.state.Load()
-		st.leaving = true
-		s.saveDevice(d, st)
-		s.after = append(s.after, p.updateRoom)
+// inherit refuses an heir on which not all fits that the old device has. The old
+// one gets new chunks like any other until the heir has all; but if the heir has
+// no room for chunks that are empty, they are removed, and there are no new ones.
+func (s *pass) inherit(d, heir *device) error {
+	chunks := s.p.space.all()
+	if _, err := planMoves(d, []*device{heir}, chunks, s.allChunks(), math.MaxInt); err == nil && heir.state.Load().size >= d.state.Load().size {
 		return nil
-	}})
+	}
+	chunks = slices.DeleteFunc(chunks, (*chunk).empty)
+	if _, err := planMoves(d, []*device{heir}, chunks, s.allChunks(), math.MaxInt); err != nil {
+		return err
+	}
+	st := s.deviceState(d)
+	st.leaving = true
+	s.saveDevice(d, st)
+	s.after = append(s.after, s.p.updateRoom)
+	return nil
 }
 
 // replace moves what a device holds to its heir, and forgets the device. A device

@@ -58,7 +58,7 @@ func (p *Pool) reattach(ctx context.Context, d *device, path string) error {
 	}
 	now := p.swapDevice(d, dev)
 	return p.do(ctx, &task{run: func(s *pass) error {
-		st := *now.state.Load()
+		st := s.deviceState(now)
 		st.path = dev.Path()
 		if st.away == 0 {
 			st.away = s.g.number // it is not known to have missed anything: what comes until now is little
@@ -171,7 +171,7 @@ func (p *Pool) resilver(ctx context.Context, list []*device) (lost uint64, err e
 			}
 		}
 		for _, d := range list {
-			st := *d.state.Load()
+			st := s.deviceState(d)
 			st.away = 0
 			s.saveDevice(d, st)
 		}

@@ -147,6 +147,7 @@ func (p *Pool) runScrub(ctx context.Context, o ScrubOptions) error {
 	if err := p.beginScrub(o, cancel); err != nil {
 		return err
 	}
+	p.events.add(Event{Kind: EventScrub, Text: "scrub begins, or goes on"})
 	err := p.scrubAll(ctx)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
@@ -172,11 +173,6 @@ func (p *Pool) beginScrub(o ScrubOptions, cancel context.CancelCauseFunc) error 
 	}
 	s.status.State, s.status.Rate, s.status.LastError, s.status.Ended = ScrubRunning, o.Rate, "", time.Time{}
 	s.since, s.before = time.Now(), s.status.Done
-	verb := "begins"
-	if s.tour != nil {
-		verb = "goes on"
-	}
-	p.events.add(Event{Kind: EventScrub, Text: "scrub " + verb})
 	return nil
 }
 
@@ -248,7 +244,7 @@ func (p *Pool) startScrubTour(cursor btree.NodeID, again []btree.NodeID) *tour {
 		save: func(ps *pass, cursor btree.NodeID, again []btree.NodeID) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			ps.batch.Put(meta.Config, []byte(keyScrub), s.pack(cursor, again))
+			ps.batch.Put(meta.Props, []byte(keyScrub), s.pack(cursor, again))
 		},
 	}, again)
 	return s.tour
@@ -358,14 +354,14 @@ func (p *Pool) saveScrub(s *pass) error {
 	p.scrub.mu.Lock()
 	defer p.scrub.mu.Unlock()
 	if p.scrub.tour == nil {
-		s.batch.Put(meta.Config, []byte(keyScrub), p.scrub.pack(0, nil))
+		s.batch.Put(meta.Props, []byte(keyScrub), p.scrub.pack(0, nil))
 	}
 	return nil
 }
 
 // loadScrub reads what was committed of the scrub.
 func (p *Pool) loadScrub(view *meta.View) error {
-	value, err := view.Get(meta.Config, []byte(keyScrub))
+	value, err := view.Get(meta.Props, []byte(keyScrub))
 	if err != nil || value == nil {
 		return err
 	}

@@ -5,10 +5,12 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/laminafs/lamina/blockpool/internal/btree"
 	"github.com/laminafs/lamina/blockpool/internal/format"
 	"github.com/laminafs/lamina/blockpool/internal/meta"
 )
@@ -296,4 +298,20 @@ func TestScrubPassesOverNodesThatAreLost(t *testing.T) {
 	if st.State != ScrubFinished || st.LostNodes == 0 || st.Records == 0 || st.Records >= 2048 {
 		t.Fatalf("%+v", st)
 	}
+}
+
+func FuzzScrubState(f *testing.F) {
+	s := scrub{status: ScrubStatus{State: ScrubPaused, Progress: Progress{Began: time.Unix(1, 0), Done: 2, Total: 3}, Txg: 4, LastError: "no"}}
+	f.Add(s.pack(5, []btree.NodeID{6, 7}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var one, two scrub
+		cursor, again, err := one.unpack(b)
+		if err != nil {
+			return
+		}
+		c, a, err := two.unpack(one.pack(cursor, again))
+		if err != nil || c != cursor || !slices.Equal(a, again) || !two.status.Began.Equal(one.status.Began) || two.status.Records != one.status.Records {
+			t.Fatalf("%+v, then %+v, %v", one.status, two.status, err)
+		}
+	})
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/laminafs/lamina/blockpool/internal/format"
 )
 
-// keyScrub is the key of the scrub's state in the bucket of the configuration.
+// keyScrub is the key of the scrub's state in the bucket of properties.
 const keyScrub = "scrub"
 
 const scrubVersion = 1

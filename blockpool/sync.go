@@ -72,16 +72,18 @@ type pass struct {
 	state state
 	nodes *nodePass
 
-	entries map[uint64]*entry // changed; nil: removed
-	used    map[uint64]int64  // change of the bytes in use, by owner
-	freed   []extent          // that the txg before named and this one does not
-	chunks  []*chunk          // made
-	moved   []*chunk          // lie elsewhere: in place of those of the same base
-	gone    []*chunk          // removed
-	after   []func()          // run when readers see the txg
-	over    []func()          // run when nobody knows the state before any more
-	into    []btree.NodeID    // leaves that older records have moved to
-	broken  error             // a task has left a tree or count half changed
+	entries map[uint64]*entry      // changed; nil: removed
+	used    map[uint64]int64       // change of the bytes in use, by owner
+	freed   []extent               // that the txg before named and this one does not
+	chunks  []*chunk               // made
+	moved   []*chunk               // lie elsewhere: in place of those of the same base
+	gone    []*chunk               // removed
+	after   []func()               // run when readers see the txg
+	over    []func()               // run when nobody knows the state before any more
+	into    []btree.NodeID         // leaves that older records have moved to
+	devices map[uint32]deviceState // changed
+	left    []uint32               // devices that the pool has no more
+	broken  error                  // a task has left a tree or count half changed
 }
 
 func (p *Pool) newPass(g *txg) *pass {
@@ -302,6 +304,7 @@ func (s *pass) gather() error {
 	s.nodes.gather(&s.batch)
 	s.p.counts.TakeDirty(s.saveSegment(meta.Space))
 	s.batch.Put(meta.Config, []byte(keyState), s.state.pack())
+	s.noteFaulted()
 	s.p.tours.gather(s)
 	s.p.events.gather(s)
 	return nil
