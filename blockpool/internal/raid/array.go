@@ -2,11 +2,12 @@ package raid
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/blockpool/internal/mutant"
 	"github.com/laminafs/lamina/blockpool/vdev"
@@ -32,8 +33,8 @@ func (s State) String() string {
 }
 
 // errNotOnline stands for a column whose device is missing or faulted, which
-// is known and no news.
-var errNotOnline = errors.New("device is not online")
+// is known and no news. To who wanted something of it, it is an I/O error.
+var errNotOnline = fmt.Errorf("device is not online: %w", unix.EIO)
 
 // Hooks are told what happens to devices. Each may be nil. They are called from
 // many goroutines and may call the array.
