@@ -43,7 +43,10 @@
 //   - A client that was greeted is served: the server ends by itself only when
 //     there is none.
 //   - A client that goes away ends its waiting and its streams. What the pool does
-//     as one step is done or not, and a [job] goes on.
+//     as one step is done or not, and long work of the pool's own (jobs.go) goes on.
+//   - Requests end before the pool is closed; jobs are interrupted by that, and go on
+//     when it is opened again.
 //
-// Locks: Server.mu, exports.mu and hook.mu are leaves.
+// Locks: exports.making before exports.mu, and Server.mu before activity.mu and job.mu;
+// hook.mu is a leaf.
 package poolserver

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log"
 	"os"
 	"time"
 
@@ -60,7 +59,6 @@ type call struct {
 	pool   *blockpool.Pool
 	files  []*os.File
 	tell   func(Progress) // passes progress on; not too often
-	log    *log.Logger
 }
 
 // A meter passes progress on ten times a second at most.
@@ -77,13 +75,4 @@ func (m *meter) tell(p Progress) {
 		m.last = time.Now()
 	}
 	m.send(p)
-}
-
-// job runs work that goes on when the client goes away: only its waiting ends.
-func (c *call) job(name string, run func(ctx context.Context, tell func(Progress)) error) error {
-	j, err := c.server.startJob(name, run)
-	if err != nil {
-		return err
-	}
-	return j.follow(c)
 }

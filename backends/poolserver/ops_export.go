@@ -32,7 +32,7 @@ var ExportMount = Op[Mount, ExportInfo]{name: "export.mount", run: func(c *call,
 	private := a.Target == ""
 	if private {
 		var err error
-		if a.Target, err = RuntimeTarget(c.pool.GUID()); err != nil {
+		if a.Target, err = runtimeTarget(c.pool.GUID()); err != nil {
 			return ExportInfo{}, err
 		}
 		if e := c.server.exports.get(a.Target); e != nil {

@@ -62,7 +62,7 @@ func NewPlace(root, name string) (Place, error) {
 // is none.
 func Locate(root, name string) (Place, error) {
 	if !IsPath(name) {
-		return NewPlaceWithPool(root, name)
+		return named(root, name)
 	}
 	path, err := filepath.Abs(name)
 	if err != nil {
@@ -92,8 +92,8 @@ func Locate(root, name string) (Place, error) {
 	return Place{}, fmt.Errorf("%s is a device of pool %s, whose metadata is gone from %s: %w", path, id.Name, strings.Join(id.Replicas, " and "), ErrNoPool)
 }
 
-// NewPlaceWithPool is [NewPlace] for a pool that must exist.
-func NewPlaceWithPool(root, name string) (Place, error) {
+// named is [NewPlace] for a pool that must exist.
+func named(root, name string) (Place, error) {
 	p, err := NewPlace(root, name)
 	if err != nil {
 		return p, err
@@ -170,9 +170,9 @@ func (p Place) Files() []string {
 	return found
 }
 
-// RuntimeTarget makes and returns a directory of the user's for mounts that nobody
+// runtimeTarget makes and returns a directory of the user's for mounts that nobody
 // chose a place for.
-func RuntimeTarget(guid blockpool.GUID) (string, error) {
+func runtimeTarget(guid blockpool.GUID) (string, error) {
 	dir, err := control.RuntimeDir()
 	if err != nil {
 		return "", err

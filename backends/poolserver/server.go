@@ -102,7 +102,9 @@ func Serve(cfg Config) error {
 		defer leave()
 		s.logging.Store(true)
 		for _, e := range s.pool.Events(0) {
-			s.logEvent(e)
+			if e.Time.After(s.started) { // the pool keeps older ones
+				s.logEvent(e)
+			}
 		}
 		// A client that is gone is no reason to end: the pool is open, and the
 		// next one is served.
@@ -294,7 +296,7 @@ func (s *Server) carryOut(ctx context.Context, conn *net.UnixConn, line []byte, 
 			m := &meter{send: func(p Progress) {
 				send(conn, answer{Progress: &p}) // who does not hear of it is gone
 			}}
-			return o.serve(&call{ctx: ctx, server: s, pool: s.pool, files: files, tell: m.tell, log: s.log}, r.Args)
+			return o.serve(&call{ctx: ctx, server: s, pool: s.pool, files: files, tell: m.tell}, r.Args)
 		}
 	}
 	return nil, fmt.Errorf("unknown operation %q: %w; this server is of lamina %s: restart it with: lamina pool stop %s", r.Op, unix.EOPNOTSUPP, s.cfg.Version, s.cfg.Place.Name())

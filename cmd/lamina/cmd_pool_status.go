@@ -140,9 +140,9 @@ func newPoolEvents() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "events [--follow] POOL",
 		Short: "Show what has happened in a pool",
-		Long: `Show the last thousand events since the pool's server started: devices that failed
-or came back, bytes that were wrong and mended, marks that were crossed. "lamina
-pool set POOL hook=PROGRAM" has a program told of each.`,
+		Long: `Show the last events, also those of earlier servers: devices that failed or came
+back, bytes that were wrong and mended, marks that were crossed. To have a program
+told of each: lamina pool set POOL hook=PROGRAM.`,
 		Example: `  lamina pool events tank
   lamina pool events --follow --json tank | jq .text`,
 		Args: args(1, 1, "POOL"),
