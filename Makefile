@@ -28,7 +28,8 @@ test: ## unit tests; needs neither root nor /dev/fuse, and skips with a reason w
 
 race: ## the same under the race detector
 	CGO_ENABLED=1 $(GO) test -race ./backends/... ./fs/... ./whiteout/...
-	CGO_ENABLED=1 $(GO) test -race -short ./blockpool/...
+	CGO_ENABLED=1 $(GO) test -race -short ./blockpool/internal/... ./blockpool/vdev/...
+	CGO_ENABLED=1 $(GO) test -race -short -run '$(POOL_RACE)' ./blockpool
 
 root-test: ## mounts unions and kernel overlays below a temporary directory, as root
 	$(GO) test -count=1 -tags integration -timeout 20m ./integration/...
@@ -38,6 +39,7 @@ POOL = $(GO) test -count=1 -timeout 24h -v
 POOL_CI = LAMINA_CRASH_STATES=20000 LAMINA_RECOVERY_STATES=2000 LAMINA_MODEL_OPS=15000 LAMINA_MODEL_SEEDS=6 LAMINA_FAULT_STRIDE=4 LAMINA_ALLOC_FAULTS=150
 POOL_LONG = LAMINA_CRASH_STATES=500000 LAMINA_RECOVERY_STATES=50000 LAMINA_MODEL_OPS=1000000 LAMINA_MODEL_SEEDS=200 LAMINA_FAULT_STRIDE=1 \
 	LAMINA_ALLOC_FAULTS=2000 LAMINA_DAMAGES=10000 LAMINA_METADATA_DAMAGES=10000 LAMINA_MISDIRECTED=1000
+POOL_RACE = ^Test(ManyAtOnce|VolumesOf|Snapshots|Limits|Destroying|Scrub|ADeviceThatIsPulled)
 POOL_PROOFS = ^Test(AfterAnyCrash|ACrashDuring|Volumes|Each|ADevice|AMisdirected|Allocations|Damage|AReplica|WhatIsBeingRead)
 
 pool-test: ## crash states, faults, damage, the model, and a dozen broken rules that the tests must notice (about 15 min)
