@@ -30,6 +30,8 @@ func (c *catalogue) hold(name string) (*volume, error) {
 		return nil, ErrNotFound
 	case v.entry.Load().receiving != nil:
 		return nil, fmt.Errorf("it is being received: %w", ErrBusy)
+	case v.claimed:
+		return nil, fmt.Errorf("it is being destroyed or replaced: %w", ErrBusy)
 	}
 	v.handles.Add(1)
 	return v, nil
@@ -131,12 +133,22 @@ func (c *catalogue) remove(id uint64) {
 	}
 }
 
-// unused reports whether no handle is open, and then keeps it so if the volume
-// is to go.
-func (c *catalogue) unused(v *volume) bool {
+// claim reports whether no handle is open, and then keeps it so until unclaim.
+func (c *catalogue) claim(v *volume) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return v.handles.Load() == 0
+	if v.handles.Load() != 0 {
+		return false
+	}
+	v.claimed = true
+	return true
+}
+
+// unclaim lets handles be opened again.
+func (c *catalogue) unclaim(v *volume) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v.claimed = false
 }
 
 // VolumeInfo tells of a volume or snapshot. Sizes are in bytes.

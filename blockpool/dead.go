@@ -2,6 +2,7 @@ package blockpool
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -73,12 +74,32 @@ func (s *pass) bury() error {
 		before := s.nodes.released
 		rest, err := btree.Drop(s.nodes, s, left, budget)
 		if err != nil {
-			return err
+			if rest, err = s.skipDead(rest, err); err != nil {
+				return err
+			}
+			budget--
 		}
 		budget -= s.nodes.released - before
 		s.p.dead.set(s, number, rest)
 	}
 	return nil
+}
+
+// skipDead goes on without a node that cannot be read: what is below it stays in
+// use until a check frees it. Any other error has left counts half changed.
+func (s *pass) skipDead(rest []btree.NodeID, cause error) ([]btree.NodeID, error) {
+	if !errors.Is(cause, ErrDamaged) || len(rest) == 0 {
+		return nil, cause
+	}
+	last := rest[len(rest)-1]
+	refs, err := s.nodes.Refs(last)
+	if err == nil && refs > 0 {
+		if _, err = s.nodes.Load(last); err == nil {
+			return nil, cause // this one is sound: the damage is elsewhere
+		}
+	}
+	s.p.events.add(Event{Kind: EventDamaged, Text: fmt.Sprintf("a destroyed tree: %v: what is below stays in use until a check frees it", cause)})
+	return rest[:len(rest)-1], nil
 }
 
 // packNodeIDs returns the value of a destroyed tree in its bucket.

@@ -3,6 +3,7 @@ package blockpool
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -267,7 +268,15 @@ func (v *volume) admit(ctx context.Context, record uint64, n int64) (format.Addr
 	if err := v.pool.throttle(ctx); err != nil {
 		return 0, err
 	}
-	if err := v.within(record, n); err != nil {
+	err := v.within(record, n)
+	if errors.Is(err, ErrQuota) {
+		// What is not committed counts as new, also where it takes the place of
+		// something: a txg tells.
+		if err = v.pool.Sync(ctx); err == nil {
+			err = v.within(record, n)
+		}
+	}
+	if err != nil {
 		return 0, err
 	}
 	e := v.entry.Load()

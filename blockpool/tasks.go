@@ -21,6 +21,9 @@ type VolumeOptions struct {
 	Reservation int64 // kept free for it
 }
 
+// maxVolumeSize bounds a virtual size, in bytes, so that no sum of them overflows.
+const maxVolumeSize = 1 << 60
+
 // CreateVolume makes a volume of that virtual size, which takes no space yet. It
 // fails with [ErrExists], and with [ErrNoSpace] when less of the pool is free
 // than its minimum.
@@ -32,7 +35,7 @@ func (p *Pool) CreateVolume(ctx context.Context, name string, size int64, o Volu
 	switch {
 	case CheckName(name) != nil:
 		err = CheckName(name)
-	case size <= 0:
+	case size <= 0 || size > maxVolumeSize:
 		err = invalidf("size of %d bytes", size)
 	case o.Quota < 0 || o.Refquota < 0 || o.Reservation < 0:
 		err = invalidf("a limit below 0")
@@ -196,7 +199,7 @@ func (p *Pool) Resize(ctx context.Context, name string, size int64) error {
 }
 
 func (p *Pool) resize(ctx context.Context, name string, size int64) error {
-	if size <= 0 {
+	if size <= 0 || size > maxVolumeSize {
 		return invalidf("size of %d bytes", size)
 	}
 	v, err := p.catalogue.hold(name)
@@ -401,11 +404,17 @@ func (s *pass) mayReserve(n int64) error {
 	return nil
 }
 
-// unused refuses what is open.
+// unused refuses what is open, and keeps it from being opened until this txg is
+// durable.
 func (s *pass) unused(e *entry) error {
-	if v := s.p.catalogue.get(e.id); v != nil && !s.p.catalogue.unused(v) {
+	v := s.p.catalogue.get(e.id)
+	if v == nil {
+		return nil
+	}
+	if !s.p.catalogue.claim(v) {
 		return fmt.Errorf("it is open: %w", ErrBusy)
 	}
+	s.after = append(s.after, func() { s.p.catalogue.unclaim(v) })
 	return nil
 }
 

@@ -25,6 +25,7 @@ type volume struct {
 	pending atomic.Int64  // bytes that were admitted and are not committed
 	shared  atomic.Uint64 // txg of the newest snapshot or clone: what was written up to it is shared with that
 	handles atomic.Int64
+	claimed bool // nobody may open it until the txg that changes it is durable; guarded by catalogue.mu
 }
 
 // A Volume is an open volume or snapshot. Its methods may be called side by
