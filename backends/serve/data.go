@@ -91,7 +91,7 @@ func (v *volumeFS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Re
 // Write also flushes for descriptors with O_DSYNC or O_SYNC and for RWF_DSYNC: of
 // files that are not cached the kernel leaves that to the server, and says so in
 // the flags (fs/fuse/file.c, fuse_write_flags).
-func (v *volumeFS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+func (v *volumeFS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	v.count.add(opWrite)
 	n, b := v.opened(in.NodeId)
 	if b == nil {
@@ -108,7 +108,7 @@ func (v *volumeFS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) 
 		return 0, v.status(fmt.Errorf("write volume %s, %d bytes at %d: %w", n.currentName(), len(data), in.Offset, err))
 	}
 	if in.Flags&unix.O_DSYNC != 0 {
-		if err := b.Flush(until(cancel)); err != nil {
+		if err := b.Flush(context.Background()); err != nil {
 			return 0, v.status(fmt.Errorf("flush volume %s: %w", n.currentName(), err))
 		}
 	}
@@ -118,13 +118,15 @@ func (v *volumeFS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) 
 // until returns a context that ends with the program that asks.
 func until(cancel <-chan struct{}) context.Context { return &fuse.Context{Cancel: cancel} }
 
-func (v *volumeFS) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+// Fsync is not cut short by a signal: fsync(2) knows no EINTR, programs take any
+// error of it for lost data, and a Go program gets signals all the time.
+func (v *volumeFS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	v.count.add(opFsync)
 	n, b := v.opened(in.NodeId)
 	if b == nil {
 		return stale
 	}
-	if err := b.Flush(until(cancel)); err != nil {
+	if err := b.Flush(context.Background()); err != nil {
 		return v.status(fmt.Errorf("flush volume %s: %w", n.currentName(), err))
 	}
 	return fuse.OK
