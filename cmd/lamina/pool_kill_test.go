@@ -89,7 +89,8 @@ type writer struct {
 	doing     map[int]uint64
 	next      uint64
 	snapshots map[string][slots]uint64
-	asked     string // name of a snapshot that was asked for
+	asked     string   // name of a snapshot that was asked for
+	doomed    []string // snapshots that are to go, and may be gone
 	writes    int
 	taken     int
 }
@@ -166,10 +167,14 @@ func (w *writer) snapshot(c *poolserver.Client) error {
 		if len(w.snapshots) < 4 {
 			break
 		}
-		delete(w.snapshots, name) // from here on it may be there or not
-		if _, err := poolserver.VolumeDestroy.Call(ctx, c, poolserver.Name{Name: name}); err != nil {
+		delete(w.snapshots, name)
+		w.doomed = append(w.doomed, name) // from here on it may be there or not
+	}
+	for len(w.doomed) > 0 {
+		if _, err := poolserver.VolumeDestroy.Call(ctx, c, poolserver.Name{Name: w.doomed[0]}); err != nil && !errors.Is(err, unix.ENOENT) {
 			return err
 		}
+		w.doomed = w.doomed[1:]
 	}
 	w.next++
 	w.asked = fmt.Sprintf("%s@%d", w.name, w.next)
