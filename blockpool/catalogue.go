@@ -144,6 +144,16 @@ func (c *catalogue) claim(v *volume) bool {
 	return true
 }
 
+// unclaimAll lets everything be opened again: the txg that was to change it is
+// given up.
+func (c *catalogue) unclaimAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, v := range c.byID {
+		v.claimed = false
+	}
+}
+
 // unclaim lets handles be opened again.
 func (c *catalogue) unclaim(v *volume) {
 	c.mu.Lock()

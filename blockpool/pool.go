@@ -155,6 +155,7 @@ func (p *Pool) readOnly() error {
 func (p *Pool) stop(cause error) {
 	err := fmt.Errorf("%w: %w", ErrNeedsCheck, cause)
 	p.failure.CompareAndSwap(nil, &err)
+	p.catalogue.unclaimAll()
 	p.events.add(Event{Kind: EventFailed, Text: err.Error()})
 }
 
