@@ -236,8 +236,9 @@ func TestScrubGoesOnWhereItWasAfterAPauseAndAKill(t *testing.T) {
 	}
 	st, err := b.Scrub(ctx, ScrubOptions{Resume: true})
 	b.must(err)
-	// What a step had done when the process died is done twice.
-	if st.State != ScrubFinished || st.Records < 4096 || st.Records > 5000 {
+	// What was done since the last committed position is done twice, which depends
+	// on when the process died; a scrub that begins anew does everything twice.
+	if st.State != ScrubFinished || st.Records < 4096 || st.Records > 6500 {
 		t.Fatalf("at the end: %+v", st)
 	}
 	b.reopen()
