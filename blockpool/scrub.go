@@ -50,6 +50,7 @@ type ScrubStatus struct {
 type scrub struct {
 	mu      sync.Mutex
 	status  ScrubStatus
+	visited ScrubStatus             // as it was when the tour's position was reached: what is committed with that
 	cancel  context.CancelCauseFunc // of the one that runs
 	ended   chan struct{}           // closed when it has ended
 	since   time.Time               // when it began or went on
@@ -106,7 +107,7 @@ func (p *Pool) ScrubStatus() ScrubStatus {
 	if st.State == "" {
 		st.State = ScrubNone
 	}
-	if st.State == ScrubRunning {
+	if st.State == ScrubRunning && !p.scrub.since.IsZero() {
 		st.estimate(p.scrub.since, st.Done-p.scrub.before)
 	}
 	return st
@@ -235,6 +236,7 @@ func (p *Pool) startScrubTour(cursor btree.NodeID, again []btree.NodeID) *tour {
 	s := &p.scrub
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.visited = s.status
 	s.tour = p.startTour(&tour{
 		upto: s.status.Txg, cursor: cursor,
 		bad: func(id btree.NodeID, err error) {
@@ -244,7 +246,14 @@ func (p *Pool) startScrubTour(cursor btree.NodeID, again []btree.NodeID) *tour {
 		save: func(ps *pass, cursor btree.NodeID, again []btree.NodeID) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			ps.batch.Put(meta.Props, []byte(keyScrub), s.pack(cursor, again))
+			st := s.visited
+			st.State, st.Rate, st.LastError, st.Ended = s.status.State, s.status.Rate, s.status.LastError, s.status.Ended
+			ps.batch.Put(meta.Props, []byte(keyScrub), st.pack(cursor, again))
+		},
+		done: func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.visited = s.status
 		},
 	}, again)
 	return s.tour
@@ -354,7 +363,7 @@ func (p *Pool) saveScrub(s *pass) error {
 	p.scrub.mu.Lock()
 	defer p.scrub.mu.Unlock()
 	if p.scrub.tour == nil {
-		s.batch.Put(meta.Props, []byte(keyScrub), p.scrub.pack(0, nil))
+		s.batch.Put(meta.Props, []byte(keyScrub), p.scrub.status.pack(0, nil))
 	}
 	return nil
 }
@@ -365,7 +374,7 @@ func (p *Pool) loadScrub(view *meta.View) error {
 	if err != nil || value == nil {
 		return err
 	}
-	cursor, again, err := p.scrub.unpack(value)
+	cursor, again, err := p.scrub.status.unpack(value)
 	if err != nil {
 		return fmt.Errorf("state of the scrub: %w", err)
 	}

@@ -223,22 +223,21 @@ func TestScrubGoesOnWhereItWasAfterAPauseAndAKill(t *testing.T) {
 		t.Fatalf("after opening: %+v, was %+v", st, paused)
 	}
 	run(ScrubOptions{Rate: 40 << 20, Resume: true})
-	until(paused.Done + 5<<20)
-	b.must(b.Sync(ctx)) // commits the position
+	until(paused.Done + 17<<20) // two steps and more
+	b.must(b.Sync(ctx))         // commits the position
 	at := b.ScrubStatus()
 	b.crash()
 	if st := b.ScrubStatus(); st.State != ScrubRunning {
 		t.Fatalf("after the kill: %+v", st)
 	}
 	b.PauseScrub()
-	if st := b.ScrubStatus(); st.Records < at.Records*9/10 || st.Txg != paused.Txg {
+	if st := b.ScrubStatus(); st.Records <= paused.Records || st.Left < 0 || st.Records > at.Records+2048 || st.Txg != paused.Txg {
 		t.Fatalf("it began anew: %+v, was %+v", st, at)
 	}
 	st, err := b.Scrub(ctx, ScrubOptions{Resume: true})
 	b.must(err)
-	// What was done since the last committed position is done twice, which depends
-	// on when the process died; a scrub that begins anew does everything twice.
-	if st.State != ScrubFinished || st.Records < 4096 || st.Records > 6500 {
+	// What was done since the last committed position is done twice and counted once.
+	if st.State != ScrubFinished || st.Records != 4096 {
 		t.Fatalf("at the end: %+v", st)
 	}
 	b.reopen()
@@ -302,17 +301,17 @@ func TestScrubPassesOverNodesThatAreLost(t *testing.T) {
 }
 
 func FuzzScrubState(f *testing.F) {
-	s := scrub{status: ScrubStatus{State: ScrubPaused, Progress: Progress{Began: time.Unix(1, 0), Done: 2, Total: 3}, Txg: 4, LastError: "no"}}
+	s := ScrubStatus{State: ScrubPaused, Progress: Progress{Began: time.Unix(1, 0), Done: 2, Total: 3}, Txg: 4, LastError: "no"}
 	f.Add(s.pack(5, []btree.NodeID{6, 7}))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var one, two scrub
+		var one, two ScrubStatus
 		cursor, again, err := one.unpack(b)
 		if err != nil {
 			return
 		}
 		c, a, err := two.unpack(one.pack(cursor, again))
-		if err != nil || c != cursor || !slices.Equal(a, again) || !two.status.Began.Equal(one.status.Began) || two.status.Records != one.status.Records {
-			t.Fatalf("%+v, then %+v, %v", one.status, two.status, err)
+		if err != nil || c != cursor || !slices.Equal(a, again) || !two.Began.Equal(one.Began) || two.Records != one.Records {
+			t.Fatalf("%+v, then %+v, %v", one, two, err)
 		}
 	})
 }

@@ -34,31 +34,31 @@ const (
 )
 
 // numbers returns the fields that are numbers, by tag.
-func (s *scrub) numbers() map[byte]*uint64 {
+func (s *ScrubStatus) numbers() map[byte]*uint64 {
 	return map[byte]*uint64{
-		scrubTxg: &s.status.Txg, scrubRecords: &s.status.Records, scrubLostRecords: &s.status.LostRecords,
-		scrubLostNodes: &s.status.LostNodes, scrubReplicas: &s.status.RepairedReplica,
+		scrubTxg: &s.Txg, scrubRecords: &s.Records, scrubLostRecords: &s.LostRecords,
+		scrubLostNodes: &s.LostNodes, scrubReplicas: &s.RepairedReplica,
 	}
 }
 
 // sizes returns the fields that are sizes, by tag.
-func (s *scrub) sizes() map[byte]*int64 {
+func (s *ScrubStatus) sizes() map[byte]*int64 {
 	return map[byte]*int64{
-		scrubDone: &s.status.Done, scrubTotal: &s.status.Total, scrubRate: &s.status.Rate,
-		scrubMended: &s.status.Mended, scrubUnrecoverable: &s.status.Unrecoverable,
+		scrubDone: &s.Done, scrubTotal: &s.Total, scrubRate: &s.Rate,
+		scrubMended: &s.Mended, scrubUnrecoverable: &s.Unrecoverable,
 	}
 }
 
 // times returns the fields that are times, by tag.
-func (s *scrub) times() map[byte]*time.Time {
-	return map[byte]*time.Time{scrubBegan: &s.status.Began, scrubEnded: &s.status.Ended}
+func (s *ScrubStatus) times() map[byte]*time.Time {
+	return map[byte]*time.Time{scrubBegan: &s.Began, scrubEnded: &s.Ended}
 }
 
 // pack returns status and position.
-func (s *scrub) pack(cursor btree.NodeID, again []btree.NodeID) []byte {
+func (s *ScrubStatus) pack(cursor btree.NodeID, again []btree.NodeID) []byte {
 	f := format.NewFields(scrubVersion)
-	f.String(scrubState, s.status.State)
-	f.String(scrubError, s.status.LastError)
+	f.String(scrubState, s.State)
+	f.String(scrubError, s.LastError)
 	numbers, sizes, times := s.numbers(), s.sizes(), s.times()
 	for tag := byte(scrubState); tag < scrubError; tag++ {
 		switch {
@@ -78,16 +78,16 @@ func (s *scrub) pack(cursor btree.NodeID, again []btree.NodeID) []byte {
 }
 
 // unpack is the inverse of pack.
-func (s *scrub) unpack(b []byte) (cursor btree.NodeID, again []btree.NodeID, err error) {
-	s.status = ScrubStatus{}
+func (s *ScrubStatus) unpack(b []byte) (cursor btree.NodeID, again []btree.NodeID, err error) {
+	*s = ScrubStatus{}
 	numbers, sizes, times := s.numbers(), s.sizes(), s.times()
 	err = format.ParseFields(b, scrubVersion, func(f format.Field) error {
 		switch {
 		case f.Tag == scrubState:
-			s.status.State = f.String()
+			s.State = f.String()
 			return nil
 		case f.Tag == scrubError:
-			s.status.LastError = f.String()
+			s.LastError = f.String()
 			return nil
 		case f.Tag == scrubAgain:
 			var id uint64

@@ -34,11 +34,13 @@ type tour struct {
 	p    *Pool
 	upto uint64                                    // the last txg whose records are visited
 	bad  func(btree.NodeID, error)                 // told of nodes that are damaged
-	save func(*pass, btree.NodeID, []btree.NodeID) // puts the position into a pass's batch
+	save func(*pass, btree.NodeID, []btree.NodeID) // puts the position into a pass's batch; called with mu held
+	done func()                                    // a step was done, which moves the position; called with mu held
 
 	mu       sync.Mutex
 	cursor   btree.NodeID              // all nodes up to it are done
 	again    map[btree.NodeID]struct{} // but these
+	visiting []btree.NodeID            // and these, which the step under way takes care of
 	stepping bool                      // some nodes above cursor are being visited
 
 	// The stepper's own.
@@ -157,30 +159,35 @@ func (l *tours) note(ids []btree.NodeID) {
 func (l *tours) gather(s *pass) {
 	s.into = l.movedInto(s)
 	for _, w := range l.active() {
-		if w.save != nil {
-			cursor, again := w.position(s.into)
-			w.save(s, cursor, again)
-		}
+		w.gather(s)
 	}
 }
 
-// position returns where the tour is in the state that a pass commits, which has
-// moved records into the given leaves.
-func (w *tour) position(into []btree.NodeID) (cursor btree.NodeID, again []btree.NodeID) {
+// gather puts the tour's position into the batch of a pass. No step ends meanwhile,
+// so that what is saved with the position belongs to it.
+func (w *tour) gather(s *pass) {
+	if w.save == nil {
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	cursor, again := w.positionLocked(s.into)
+	w.save(s, cursor, again)
+}
+
+// positionLocked returns where the tour is in the state that a pass commits, which
+// has moved records into the given leaves.
+func (w *tour) positionLocked(into []btree.NodeID) (cursor btree.NodeID, again []btree.NodeID) {
 	cursor = w.cursor
-	for id := range w.again {
-		if id <= cursor {
-			again = append(again, id)
-		}
-	}
-	for _, id := range into {
-		if _, ok := w.again[id]; !ok && id <= cursor {
-			again = append(again, id)
+	for _, ids := range [][]btree.NodeID{slices.Collect(maps.Keys(w.again)), w.visiting, into} {
+		for _, id := range ids {
+			if id <= cursor {
+				again = append(again, id)
+			}
 		}
 	}
 	slices.Sort(again)
+	again = slices.Compact(again)
 	if len(again) > tourAgain {
 		return again[0] - 1, nil
 	}
@@ -209,7 +216,7 @@ func (w *tour) step(ctx context.Context, bytes int64, f func(format.Record) erro
 		}
 		w.see(rec.Addr)
 	}
-	return w.endStep(again, last, end, err)
+	return w.endStep(last, end, err)
 }
 
 // beginStep returns the leaves that are to be visited again.
@@ -222,14 +229,17 @@ func (w *tour) beginStep() []btree.NodeID {
 	for _, id := range again {
 		delete(w.again, id) // what moves there from now on counts anew
 	}
+	w.visiting = again
 	return again
 }
 
 // endStep notes what was visited.
-func (w *tour) endStep(again []btree.NodeID, last btree.NodeID, end bool, err error) (bool, error) {
+func (w *tour) endStep(last btree.NodeID, end bool, err error) (bool, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.stepping = false
+	again := w.visiting
+	w.visiting = nil
 	if err != nil {
 		for _, id := range again {
 			w.again[id] = struct{}{}
@@ -237,6 +247,9 @@ func (w *tour) endStep(again []btree.NodeID, last btree.NodeID, end bool, err er
 		return false, err
 	}
 	w.cursor = max(w.cursor, last)
+	if w.done != nil {
+		w.done()
+	}
 	return end && len(w.again) == 0, nil
 }
 
