@@ -72,6 +72,9 @@ func (b *bench) work(steps int, seed uint64) {
 			}
 			v.Close()
 		}
+		if b.worked != nil {
+			b.worked()
+		}
 	}
 }
 

@@ -24,6 +24,7 @@ type bench struct {
 	journal *memdev.Journal
 	dir     string
 	opts    OpenOptions
+	worked  func() // called after each step of work; may be nil
 	*Pool
 }
 

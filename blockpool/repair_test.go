@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/laminafs/lamina/blockpool/internal/format"
 	"github.com/laminafs/lamina/blockpool/internal/meta"
 )
 
@@ -30,9 +31,29 @@ func (b *bench) repaired(o RepairOptions) (*RepairPlan, error) {
 	return p, nil
 }
 
+// A past is which records there were, by their place in a volume and their sum.
+type past map[[2]uint64]bool
+
+// add notes what the volumes have now.
+func (p past) add(b *bench) {
+	b.Helper()
+	for _, i := range b.Volumes() {
+		if strings.Contains(i.Name, "@") {
+			continue // was in a volume before
+		}
+		v := b.volume(i.Name)
+		size := v.RecordSize()
+		v.Close()
+		for at, content := 0, b.content(i.Name); at < len(content); at += size {
+			p[[2]uint64{uint64(at), format.Sum(content[at:min(at+size, len(content))])}] = true
+		}
+	}
+}
+
 // holes compares content that lost records with what it was: each record is right
-// or zeros. It returns how many are zeros that were not.
-func (b *bench) holes(name string, want []byte) (n int) {
+// or zeros, or, when there is a past, one of those that it had. It returns how many
+// are zeros that were not.
+func (b *bench) holes(name string, want []byte, earlier past) (n int) {
 	b.Helper()
 	v := b.volume(name)
 	defer v.Close()
@@ -51,6 +72,7 @@ func (b *bench) holes(name string, want []byte) (n int) {
 		case bytes.Equal(is, want[at:end]):
 		case bytes.Equal(is, make([]byte, len(is))):
 			n++
+		case earlier[[2]uint64{uint64(at), format.Sum(is)}]:
 		default:
 			b.Errorf("%s: record at %d is neither right nor zeros", name, at)
 		}
@@ -98,7 +120,7 @@ func TestRepairOfEveryPlantedDamage(t *testing.T) {
 					}
 					continue
 				}
-				if n := b.holes(name, content); n > 0 && len(p.Losses) == 0 {
+				if n := b.holes(name, content, nil); n > 0 && len(p.Losses) == 0 {
 					t.Errorf("%s has %d holes, and nobody said so\n%s", name, n, text.String())
 				}
 			}
@@ -263,7 +285,7 @@ func TestValuesAreGatheredFromPagesWhenTheFilesAreBroken(t *testing.T) {
 		for name, content := range want {
 			if _, err := b.Volume(name); err != nil {
 				t.Errorf("%s is gone: %+v", name, p)
-			} else if n := b.holes(name, content); n > 0 {
+			} else if n := b.holes(name, content, nil); n > 0 {
 				t.Errorf("%s has %d holes", name, n)
 			}
 		}
@@ -274,9 +296,12 @@ func TestValuesAreGatheredFromPagesWhenTheFilesAreBroken(t *testing.T) {
 
 // TestRandomDamageIsRepairedToWhatIsRightOrAHole flips bytes of a replica at random and
 // repairs: what comes of it is clean and holds right records or holes, or nothing
-// is changed.
+// is changed. Only what is gathered from pages may also be as it was earlier, and
+// then the plan says so.
 func TestRandomDamageIsRepairedToWhatIsRightOrAHole(t *testing.T) {
 	b := newBench(t, Config{}, 1, 64<<20)
+	all := past{}
+	b.worked = func() { all.add(b) }
 	b.work(100, 31)
 	for range 3 { // so that the state before the last has the same in it
 		b.must(b.Sync(ctx))
@@ -309,9 +334,16 @@ func TestRandomDamageIsRepairedToWhatIsRightOrAHole(t *testing.T) {
 			continue
 		}
 		worked++
+		var earlier past
+		if p.Source == RepairPages {
+			earlier = all
+			if !slices.ContainsFunc(p.Losses, func(l string) bool { return strings.Contains(l, "as they were earlier") }) {
+				t.Errorf("seed %d: from pages, and nobody said what that means: %q", seed, p.Losses)
+			}
+		}
 		for _, i := range b.Volumes() {
 			if content, ok := want[i.Name]; ok && !strings.HasPrefix(i.Name, lostFound) {
-				if n := b.holes(i.Name, content); n > 0 && len(p.Losses) == 0 {
+				if n := b.holes(i.Name, content, earlier); n > 0 && len(p.Losses) == 0 {
 					t.Errorf("seed %d: %s has %d holes", seed, i.Name, n)
 				}
 			}
