@@ -75,7 +75,7 @@
 //	Pool.gate             shared: a change enters the open txg; exclusive: it closes
 //	Pool.view             shared: a reader takes dirty state, root and epoch together
 //	volume.mu             dirty records of one volume
-//	scrub.mu, tours.mu, tour.mu, jobs.mu, moves.mu   of long work
+//	tour.mu, scrub.mu, tours.mu, jobs.mu, moves.mu   of long work
 //	catalogue.mu, space.mu, devices.mu, discards.mu, events.mu   leaves
 //
 // Trees, space maps and the catalogue are changed by the sync goroutine alone.
