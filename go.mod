@@ -17,5 +17,7 @@ require (
 require (
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/klauspost/cpuid/v2 v2.3.0 // indirect
+	github.com/pierrec/lz4/v4 v4.1.33 // indirect
+	github.com/tidwall/btree v1.8.1 // indirect
 	github.com/zeebo/xxh3 v1.1.0 // indirect
 )

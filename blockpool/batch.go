@@ -24,11 +24,15 @@ const (
 
 // A Batch is what becomes of a dataset in one step: all of it or, when it fails or
 // the machine crashes, nothing. The zero value changes nothing. Its parts must not
-// contradict each other: no key twice, and no record both in Writes and in Zeros.
+// contradict each other: no key is there twice, and no record of an object is changed
+// by two of its writes and ranges.
 type Batch struct {
 	Items  []ItemChange
 	Writes []ObjectWrite
 	Zeros  []ObjectRange
+	// Frees tells that the batch is for freeing something, sooner or later: then it
+	// may take what the pool keeps for that when it is full, and no limit is asked.
+	Frees bool
 }
 
 // An ItemChange gives an item a value, or removes it.

@@ -167,6 +167,7 @@ type VolumeInfo struct {
 	ID         uint64    `json:"id"`
 	GUID       GUID      `json:"guid"`
 	Kind       string    `json:"kind"`             // volume or snapshot
+	Type       string    `json:"type"`             // what it holds: volume or dataset
 	Origin     string    `json:"origin,omitempty"` // what it was taken of or cloned from, if that is still there
 	Size       int64     `json:"size"`             // virtual
 	RecordSize int64     `json:"record_size"`
@@ -175,10 +176,13 @@ type VolumeInfo struct {
 	Created    time.Time `json:"created"`
 	CreatedTxg uint64    `json:"created_txg"`
 
-	Quota       int64 `json:"quota,omitempty"`
-	Refquota    int64 `json:"refquota,omitempty"`
-	Reservation int64 `json:"reservation,omitempty"`
-	Receiving   bool  `json:"receiving,omitempty"` // a stream that has not come to its end
+	Quota       int64  `json:"quota,omitempty"`
+	Refquota    int64  `json:"refquota,omitempty"`
+	Reservation int64  `json:"reservation,omitempty"`
+	Objects     uint64 `json:"objects,omitempty"`     // of a dataset
+	Compression string `json:"compression,omitempty"` // of what is written to a dataset
+
+	Receiving bool `json:"receiving,omitempty"` // a stream that has not come to its end
 }
 
 // info returns what is known of v.
@@ -189,6 +193,10 @@ func (v *volume) info() VolumeInfo {
 		Size: e.size, RecordSize: e.recordSize, Referenced: e.referenced, Used: e.used,
 		Created: e.created, CreatedTxg: e.createdTxg,
 		Quota: e.quota, Refquota: e.refquota, Reservation: e.reservation, Receiving: e.receiving != nil,
+	}
+	i.Type = "volume"
+	if e.content == contentObjects {
+		i.Type, i.Objects, i.Compression = "dataset", e.objects, e.compression.String()
 	}
 	if o := v.pool.catalogue.get(e.origin); o != nil {
 		i.Origin = o.entry.Load().name

@@ -60,7 +60,7 @@ func (c *checker) checkEntry(e *entry) {
 	switch {
 	case e.createdTxg > c.txg || e.writtenTxg > c.txg:
 		bad(FindVolumeState, "it was made in txg %d and written in txg %d, after txg %d", e.createdTxg, e.writtenTxg, c.txg)
-	case e.size == 0:
+	case e.size == 0 && e.content == contentBytes:
 		bad(FindVolumeState, "it has no size")
 	case e.quota < 0 || e.refquota < 0 || e.reservation < 0 || e.used < 0 || e.referenced < 0:
 		bad(FindVolumeState, "a limit or a number of bytes is below zero: used %d, referenced %d", e.used, e.referenced)
@@ -113,11 +113,15 @@ func (c *checker) checkTrees() error {
 		}
 		c.progress("volume "+e.name, int64(i), int64(len(c.entries)))
 		c.walking = e
-		items := c.tree.Tree(e.root)
+		totals := c.tree.Tree(e.root)
 		c.checkReach(e)
-		if want := int64(items) * e.recordSize; want != e.referenced {
-			c.r.add(Finding{Kind: FindReferenced, Volume: e.name, Text: fmt.Sprintf("it refers to %d bytes, and is said to refer to %d", want, e.referenced)})
-			c.leaks.referenced(e.id, want-e.referenced)
+		if totals.Bytes != e.referenced {
+			c.r.add(Finding{Kind: FindReferenced, Volume: e.name, Text: fmt.Sprintf("it refers to %d bytes, and is said to refer to %d", totals.Bytes, e.referenced)})
+			c.leaks.referenced(e.id, totals.Bytes-e.referenced)
+		}
+		if totals.Counted != e.objects {
+			c.r.add(Finding{Kind: FindObjects, Volume: e.name, Text: fmt.Sprintf("it has %d objects, and is said to have %d", totals.Counted, e.objects)})
+			c.leaks.objects(e.id, int64(totals.Counted-e.objects))
 		}
 	}
 	c.walking = nil
@@ -151,15 +155,21 @@ func (c *checker) checkReach(e *entry) {
 	if !cur.Last() {
 		return // an error was reported with the tree
 	}
-	if n, err := parseKey64(cur.Key()); err == nil && n >= e.records() {
+	if n, err := parseKey64(cur.Key()); err == nil && n >= e.records() && !isItem(cur.Key()) {
 		c.r.add(Finding{Kind: FindRecordBeyond, Volume: e.name, Record: number(n), Text: fmt.Sprintf("the volume ends with record %d", int64(e.records())-1)})
 	}
 }
 
-// item looks at one record of a leaf, and counts the reference.
-func (c *checker) item(id btree.NodeID, key, value []byte) {
+// item looks at one item of a leaf, and counts the reference that a record is.
+func (c *checker) item(id btree.NodeID, key, value []byte) (t btree.Totals) {
 	if c.ctx.Err() != nil {
-		return
+		return t
+	}
+	if isItem(key) && (c.walking == nil || c.walking.content == contentObjects) {
+		if key[0] == ItemCounted {
+			t.Counted = 1
+		}
+		return t
 	}
 	f := Finding{Kind: FindRecord, Node: uint64(id), Volume: c.volume()}
 	bad := func(kind FindingKind, format string, args ...any) {
@@ -169,18 +179,19 @@ func (c *checker) item(id btree.NodeID, key, value []byte) {
 	n, err := parseKey64(key)
 	if err != nil {
 		bad(FindRecord, "%v", err)
-		return
+		return t
 	}
 	f.Record = &n
 	rec, err := format.ParseRecord(value)
 	if err != nil {
 		bad(FindRecord, "%v", err)
-		return
+		return t
 	}
+	t.Bytes = stored(rec)
 	f.Address, f.Sectors = uint64(rec.Addr), uint64(format.Sectors(int64(rec.Size)))
-	if rec.Codec != format.Plain || c.walking != nil && int64(rec.Size) != c.walking.recordSize {
+	if c.walking != nil && !c.walking.fits(rec) {
 		bad(FindRecord, "%d bytes of codec %d in a volume of other records", rec.Size, rec.Codec)
-		return
+		return t
 	}
 	if rec.Birth > c.txg {
 		bad(FindRecordFuture, "it is of txg %d, after txg %d", rec.Birth, c.txg)
@@ -188,16 +199,16 @@ func (c *checker) item(id btree.NodeID, key, value []byte) {
 	x := c.chunk(rec.Addr)
 	if x == nil || x.Class != format.Data || uint64(rec.Addr-x.Base)+uint64(x.Need(int64(rec.Size))) > uint64(x.Sectors) {
 		bad(FindRecordPlace, "its address lies in no chunk of data, or not wholly")
-		return
+		return t
 	}
 	f.Chunk = x.ID
 	first, err := c.sectors.add(x, rec)
 	if err != nil {
 		bad(FindRecordOverlap, "%v", err)
-		return
+		return t
 	}
 	if !first {
-		return
+		return t
 	}
 	c.counter("owner", c.state.nextEntry, rec.Owner)
 	c.used[rec.Owner] += stored(rec)
@@ -209,6 +220,7 @@ func (c *checker) item(id btree.NodeID, key, value []byte) {
 	if c.o.Data {
 		c.readRecord(x, rec, f)
 	}
+	return t
 }
 
 // checkTotals compares the bytes that volumes are charged with.

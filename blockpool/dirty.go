@@ -3,6 +3,8 @@ package blockpool
 import (
 	"slices"
 
+	tree "github.com/tidwall/btree"
+
 	"github.com/laminafs/lamina/blockpool/internal/format"
 )
 
@@ -14,13 +16,36 @@ import (
 type dirty struct {
 	records map[uint64]*dirtyRecord
 	holes   spans
+	items   tree.Map[string, itemValue] // of a dataset
 }
+
+// An itemValue is the new value of an item; nil: there is none any more.
+type itemValue []byte
 
 // A dirtyRecord is a record with its new content, in memory or written already.
 type dirtyRecord struct {
-	at  format.Addr   // sectors that were allocated for it
-	buf []byte        // the content, still to be written; nil when rec tells where it is
-	rec format.Record // of a record that was written when it was admitted
+	at       format.Addr   // sectors that were allocated for it
+	admitted int64         // bytes for which they were
+	buf      []byte        // the content, still to be written; nil when rec tells where it is
+	rec      format.Record // of a record that was written when it was admitted
+}
+
+// copyTo fills p with what is from within bytes on. What a short record of a
+// dataset lacks is zeros.
+func (r *dirtyRecord) copyTo(p []byte, within int64) {
+	n := 0
+	if within < int64(len(r.buf)) {
+		n = copy(p, r.buf[within:])
+	}
+	clear(p[n:])
+}
+
+// admitted returns the bytes that were admitted for all records.
+func (d *dirty) admitted() (n int64) {
+	for _, r := range d.records {
+		n += r.admitted
+	}
+	return n
 }
 
 func newDirty() *dirty { return &dirty{records: map[uint64]*dirtyRecord{}} }

@@ -2,6 +2,7 @@ package blockpool
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/laminafs/lamina/blockpool/internal/btree"
@@ -48,8 +49,20 @@ type entry struct {
 	reservation int64 // bytes kept free for it
 	used        int64 // bytes in use that it has written, also if only snapshots and clones name them now
 
+	content     content
+	objects     uint64      // counted items of a dataset's tree
+	compression Compression // of what is written to a dataset
+
 	receiving []byte // state of a stream that is being received; nobody may open it before its end
 }
+
+// content tells what the tree of an entry holds. The numbers are on disk.
+type content uint8
+
+const (
+	contentBytes   content = iota // records, one after the other: a volume
+	contentObjects                // records of objects, and items: a dataset
+)
 
 const entryVersion = 1
 
@@ -71,6 +84,9 @@ const (
 	entryReservation
 	entryUsed
 	entryReceiving
+	entryContent
+	entryObjects
+	entryCompression
 )
 
 // pack returns the value of the entry in the catalogue's bucket, whose key is
@@ -92,6 +108,11 @@ func (e *entry) pack() []byte {
 	f.Uint(entryRefquota, uint64(e.refquota))
 	f.Uint(entryReservation, uint64(e.reservation))
 	f.Uint(entryUsed, uint64(e.used))
+	if e.content != contentBytes {
+		f.Uint(entryContent, uint64(e.content))
+		f.Uint(entryObjects, e.objects)
+		f.Uint(entryCompression, uint64(e.compression))
+	}
 	if e.receiving != nil {
 		f.Bytes(entryReceiving, e.receiving)
 	}
@@ -101,7 +122,7 @@ func (e *entry) pack() []byte {
 // unpackEntry is the inverse of pack.
 func unpackEntry(id uint64, b []byte) (*entry, error) {
 	e := &entry{id: id}
-	var kind, root uint64
+	var kind, root, content_, compression uint64
 	var created int64
 	err := format.ParseFields(b, entryVersion, func(f format.Field) error {
 		switch f.Tag {
@@ -139,24 +160,49 @@ func unpackEntry(id uint64, b []byte) (*entry, error) {
 		case entryReceiving:
 			e.receiving = append([]byte{}, f.Bytes()...)
 			return nil
+		case entryContent:
+			return f.Uint(&content_)
+		case entryObjects:
+			return f.Uint(&e.objects)
+		case entryCompression:
+			return f.Uint(&compression)
 		default:
 			return f.Unknown()
 		}
 	})
 	e.kind, e.root, e.created = Kind(kind), btree.NodeID(root), time.Unix(0, created)
+	e.content, e.compression = content(content_), Compression(compression)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("catalogue: entry %d: %w", id, err)
 	case e.kind != KindVolume && e.kind != KindSnapshot:
 		return nil, fmt.Errorf("catalogue: entry %d is a %v: %w", id, e.kind, ErrDamaged)
+	case e.content > contentObjects || content_ > uint64(contentObjects):
+		return nil, fmt.Errorf("catalogue: entry %d has content of kind %d: %w", id, content_, ErrDamaged)
+	case compression > math.MaxUint16 || e.compression.check() != nil:
+		return nil, fmt.Errorf("catalogue: entry %d has compression %d: %w", id, compression, ErrDamaged)
 	case checkRecordSize(e.recordSize) != nil || e.size < 0:
 		return nil, fmt.Errorf("catalogue: entry %d has %d bytes in records of %d: %w", id, e.size, e.recordSize, ErrDamaged)
 	}
 	return e, nil
 }
 
-// records returns how many records the entry's size spans.
-func (e *entry) records() uint64 { return recordsIn(e.size, e.recordSize) }
+// records returns how many records the entry may have.
+func (e *entry) records() uint64 {
+	if e.content == contentObjects {
+		return (MaxObject + 1) << objectShift
+	}
+	return recordsIn(e.size, e.recordSize)
+}
+
+// fits reports whether rec may be one of the entry's records: of a volume they are
+// all whole and as they are, of a dataset short or packed.
+func (e *entry) fits(rec format.Record) bool {
+	if e.content == contentObjects {
+		return int64(rec.Size) <= e.recordSize
+	}
+	return rec.Codec == format.Plain && int64(rec.Size) == e.recordSize
+}
 
 func recordsIn(size, recordSize int64) uint64 {
 	return uint64((size + recordSize - 1) / recordSize)

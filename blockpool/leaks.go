@@ -19,6 +19,7 @@ type leaks struct {
 	straySegments []uint64
 	usedBy        map[uint64]int64 // what the bytes in use are to change by
 	referencedBy  map[uint64]int64
+	objectsBy     map[uint64]int64
 }
 
 // surplus is by how many references a node is counted too often.
@@ -43,6 +44,13 @@ func (l *leaks) referenced(id uint64, delta int64) {
 		l.referencedBy = map[uint64]int64{}
 	}
 	l.referencedBy[id] += delta
+}
+
+func (l *leaks) objects(id uint64, delta int64) {
+	if l.objectsBy == nil {
+		l.objectsBy = map[uint64]int64{}
+	}
+	l.objectsBy[id] += delta
 }
 
 // freeLeaks frees what a check found, in one transaction group: after a crash all
@@ -83,6 +91,11 @@ func (s *pass) freeLeaks(l *leaks, r *Report) error {
 	for id, n := range l.referencedBy {
 		if e := s.change(id); e != nil {
 			e.referenced += n
+		}
+	}
+	for id, n := range l.objectsBy {
+		if e := s.change(id); e != nil {
+			e.objects += uint64(n)
 		}
 	}
 	return nil

@@ -9,15 +9,22 @@ type recordLocks [256]sync.Mutex
 
 // lock locks records first to end-1 of a volume.
 func (l *recordLocks) lock(volume, first, end uint64) (unlock func()) {
-	n := uint64(len(l))
 	if end-first == 1 {
 		m := &l[l.index(volume, first)]
 		m.Lock()
 		return m.Unlock
 	}
+	return l.lockAll(volume, span{first, end})
+}
+
+// lockAll locks the records of several spans.
+func (l *recordLocks) lockAll(volume uint64, spans ...span) (unlock func()) {
+	n := uint64(len(l))
 	var wanted [len(l)]bool
-	for i := first; i < end && i-first < n; i++ {
-		wanted[l.index(volume, i)] = true // neighbours have different locks, so n of them have all
+	for _, s := range spans {
+		for i := s.first; i < s.end && i-s.first < n; i++ {
+			wanted[l.index(volume, i)] = true // neighbours have different locks, so n of them have all
+		}
 	}
 	for i, w := range wanted {
 		if w {

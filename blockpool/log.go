@@ -86,8 +86,8 @@ var errEnough = errors.New("enough")
 // it was not flushed.
 func (p *Pool) claim() (n int, last uint64, err error) {
 	last, err = intent.Replay(p.logArea, p.guid, p.meta.Txg(), func(_ uint64, kind intent.Kind, payload []byte) error {
-		if kind == intent.Pointer {
-			if err := p.claimPointer(payload); errors.Is(err, ErrDamaged) {
+		if kind == intent.Pointer || kind == intent.Batch {
+			if err := p.claimPointers(kind, payload); errors.Is(err, ErrDamaged) {
 				if mutant.Breaks(mutant.StopAtLostPointer) {
 					n++
 					return nil
@@ -106,17 +106,30 @@ func (p *Pool) claim() (n int, last uint64, err error) {
 	return n, last, err
 }
 
-func (p *Pool) claimPointer(payload []byte) error {
-	r, err := intent.ParsePointer(payload)
-	if err != nil {
-		return err
+// claimPointers takes the sectors that a record of the log points to.
+func (p *Pool) claimPointers(kind intent.Kind, payload []byte) error {
+	var records []format.Record
+	if kind == intent.Pointer {
+		r, err := intent.ParsePointer(payload)
+		if err != nil {
+			return err
+		}
+		records = r.Records
+	} else {
+		b, err := intent.ParseBatch(payload)
+		if err != nil {
+			return err
+		}
+		for _, r := range b.Pointers {
+			records = append(records, r.Records...)
+		}
 	}
-	for _, rec := range r.Records { // all, before any of them is taken
+	for _, rec := range records { // all, before any of them is taken
 		if err := p.wholeEverywhere(rec); err != nil {
 			return err
 		}
 	}
-	for _, rec := range r.Records {
+	for _, rec := range records {
 		if mutant.Breaks(mutant.ClaimBeforeReplay) {
 			break
 		}
@@ -131,9 +144,6 @@ func (p *Pool) claimPointer(payload []byte) error {
 // crash may have kept some copies from a device, or it was faulted and nobody came
 // to note it, and the txg that takes the record in is the last to know.
 func (p *Pool) wholeEverywhere(rec format.Record) error {
-	if rec.Codec != format.Plain {
-		return damagedf("record at %d has codec %d", rec.Addr, rec.Codec)
-	}
 	c, err := p.space.chunk(rec.Addr)
 	if err == nil {
 		_, err = p.array.Scrub(&c.Chunk, rec.Addr, int(rec.Size), fits(rec))
@@ -177,6 +187,12 @@ func (p *Pool) again(kind intent.Kind, payload []byte) error {
 			return err
 		}
 		return p.againZero(r)
+	case intent.Batch:
+		b, err := intent.ParseBatch(payload)
+		if err != nil {
+			return err
+		}
+		return p.againBatch(b)
 	}
 	return damagedf("record of kind %d", kind)
 }
@@ -190,11 +206,11 @@ func (p *Pool) againPointer(r intent.PointerRecord) error {
 			p.open.supersede(p.space.extent(rec.Addr, int64(rec.Size)))
 			continue
 		}
-		if int64(rec.Size) != v.entry.Load().recordSize {
+		if !v.entry.Load().fits(rec) {
 			return damagedf("record of %d bytes of volume %s", rec.Size, v.entry.Load().name)
 		}
 		v.pending.Add(int64(rec.Size))
-		v.put(p.open, n, &dirtyRecord{at: rec.Addr, rec: rec})
+		v.put(p.open, n, &dirtyRecord{at: rec.Addr, admitted: int64(rec.Size), rec: rec})
 	}
 	return nil
 }
@@ -219,7 +235,7 @@ func (p *Pool) againWrite(w intent.WriteRecord) error {
 		if err != nil {
 			return err
 		}
-		r = &dirtyRecord{at: at, buf: make([]byte, size)}
+		r = &dirtyRecord{at: at, admitted: e.recordSize, buf: make([]byte, size)}
 		if err := v.readRecord(n, 0, r.buf); err != nil {
 			return err
 		}

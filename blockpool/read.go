@@ -2,20 +2,27 @@ package blockpool
 
 import (
 	"encoding/binary"
-	"github.com/laminafs/lamina/blockpool/internal/btree"
-	"github.com/laminafs/lamina/blockpool/internal/mutant"
+	"fmt"
 	"math"
 	"slices"
 
+	"github.com/laminafs/lamina/blockpool/internal/btree"
 	"github.com/laminafs/lamina/blockpool/internal/format"
+	"github.com/laminafs/lamina/blockpool/internal/mutant"
 )
 
 // read fills p with what is at off, which the volume's size covers.
 func (v *volume) read(p []byte, off int64) (done int, err error) {
 	size := v.entry.Load().recordSize
-	for done < len(p) {
-		at := off + int64(done)
-		n, within := uint64(at/size), at%size
+	return v.readFrom(uint64(off/size), off%size, p)
+}
+
+// readFrom fills p with what is from within bytes into record n on.
+func (v *volume) readFrom(n uint64, within int64, p []byte) (done int, err error) {
+	size := v.entry.Load().recordSize
+	for first := n; done < len(p); {
+		at := within + int64(done)
+		n, within := first+uint64(at/size), at%size
 		part := p[done:min(int64(len(p)), int64(done)+size-within)]
 		if left := int64(len(p) - done); within == 0 && left >= 2*size {
 			part = p[done : int64(done)+min(left, maxRun)/size*size]
@@ -47,7 +54,7 @@ func (v *volume) readRun(n uint64, p []byte, size int64) error {
 			continue
 		}
 		end := i + 1
-		for end < len(records) && v.pool.follows(records[end-1], records[end]) {
+		for end < len(records) && v.pool.follows(records[end-1], records[end], size) {
 			end++
 		}
 		if err := v.pool.readRow(records[i:end], p[int64(i)*size:int64(end)*size], size); err != nil {
@@ -72,7 +79,7 @@ func (v *volume) standRun(n uint64, p []byte, size int64, records []format.Recor
 		case inHole:
 			clear(part)
 		case inMemory:
-			copy(part, r.buf)
+			r.copyTo(part, 0)
 		case inSectors:
 			records[i] = r.rec
 		case inTree:
@@ -178,7 +185,7 @@ func (v *volume) stand(n uint64, within int64, p []byte) stand {
 	var r *dirtyRecord
 	switch s.where, r = v.find(n); s.where {
 	case inMemory:
-		copy(p, r.buf[within:])
+		r.copyTo(p, within)
 	case inSectors:
 		s.rec = r.rec
 	}
@@ -205,9 +212,10 @@ func (v *volume) find(n uint64) (place, *dirtyRecord) {
 	return inTree, nil
 }
 
-// follows reports whether b lies right behind a, where records lie as they are.
-func (p *Pool) follows(a, b format.Record) bool {
-	if b.Size == 0 || a.Addr+format.Addr(format.Sectors(int64(a.Size))) != b.Addr {
+// follows reports whether b lies right behind a, where records lie as they are and
+// are whole ones of that size.
+func (p *Pool) follows(a, b format.Record, size int64) bool {
+	if !whole(a, size) || !whole(b, size) || a.Addr+format.Addr(format.Sectors(int64(a.Size))) != b.Addr {
 		return false
 	}
 	c, err := p.space.chunk(a.Addr)
@@ -257,16 +265,35 @@ func (p *Pool) readStored(rec format.Record, size, within int64, b []byte) error
 	return nil
 }
 
-// readWhole fills b with a whole record.
+// readWhole fills b with a whole record. What is not stored of a short one is
+// zeros.
 func (p *Pool) readWhole(rec format.Record, b []byte) error {
-	if rec.Codec != format.Plain || int(rec.Size) != len(b) {
-		return damagedf("record at %d: %d bytes of codec %d for a record of %d", rec.Addr, rec.Size, rec.Codec, len(b))
-	}
 	c, err := p.space.chunk(rec.Addr)
 	if err != nil {
 		return err
 	}
-	return p.array.Read(&c.Chunk, rec.Addr, b, fits(rec))
+	switch n := int(rec.Size); {
+	case n > len(b):
+		return damagedf("record at %d: %d bytes of a record of %d", rec.Addr, n, len(b))
+	case rec.Codec == format.Plain:
+		clear(b[n:])
+		return p.array.Read(&c.Chunk, rec.Addr, b[:n], fits(rec))
+	default:
+		packed := p.buffers.get(int64(n))
+		defer p.buffers.put(packed)
+		if err := p.array.Read(&c.Chunk, rec.Addr, packed, fits(rec)); err != nil {
+			return err
+		}
+		if err := decode(rec.Codec, packed, b); err != nil {
+			return fmt.Errorf("record at %d: %w", rec.Addr, err)
+		}
+		return nil
+	}
+}
+
+// whole reports whether a record is stored as it is, with all its bytes.
+func whole(rec format.Record, size int64) bool {
+	return rec.Codec == format.Plain && int64(rec.Size) == size
 }
 
 // fits returns what tells whether bytes are those of a record.

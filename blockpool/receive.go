@@ -291,7 +291,7 @@ func (x *receiver) place(ctx context.Context, n uint64, at format.Addr, p []byte
 		err = v.pool.enter(ctx, func(g *txg) error {
 			for i, rec := range records {
 				rec.Birth = g.number
-				v.put(g, n+uint64(i), &dirtyRecord{at: rec.Addr, rec: rec})
+				v.put(g, n+uint64(i), &dirtyRecord{at: rec.Addr, admitted: int64(rec.Size), rec: rec})
 			}
 			return nil
 		})

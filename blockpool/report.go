@@ -74,6 +74,7 @@ const (
 	FindSectorsLeaked   FindingKind = "sectors-leaked" // sectors are counted, and nothing refers to them
 	FindUsed            FindingKind = "used"           // the bytes that a volume is charged with are wrong
 	FindReferenced      FindingKind = "referenced"     // the bytes that a volume refers to are counted wrong
+	FindObjects         FindingKind = "objects"        // the objects of a dataset are counted wrong
 	FindDataCopy        FindingKind = "data-copy"      // a copy of a record is wrong, another is right
 	FindDataLost        FindingKind = "data-lost"      // no copy of a record fits its checksum
 	FindMetadataMissing FindingKind = "metadata-lost"  // no replica of the metadata can be used
@@ -142,6 +143,7 @@ var kinds = map[FindingKind]kindInfo{
 	FindSectorsLeaked:   {Leak, byLeaks},
 	FindUsed:            {Leak, byAccounts},
 	FindReferenced:      {Leak, byAccounts},
+	FindObjects:         {Leak, byAccounts},
 	FindDataCopy:        {Degraded, byScrub},
 	FindDataLost:        {Damage, byRestore},
 }

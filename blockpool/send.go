@@ -227,7 +227,7 @@ func (s *sender) change(x *stream.Writer, c change) error {
 	size := s.to.entry.Load().recordSize
 	for i := uint64(0); i < c.count; {
 		end := i + 1
-		for end < c.count && s.p.follows(c.records[end-1], c.records[end]) {
+		for end < c.count && s.p.follows(c.records[end-1], c.records[end], size) {
 			end++
 		}
 		b := s.buf[:int64(end-i)*size]

@@ -85,6 +85,13 @@ func (s *space) extent(at format.Addr, n int64) extent {
 	return extent{at, c.Need(n)}
 }
 
+// surplus returns the sectors at an address that were allocated for a record of so
+// many bytes and that one of fewer does not take.
+func (s *space) surplus(at format.Addr, allocated, n int64) extent {
+	a, b := s.extent(at, allocated), s.extent(at, n)
+	return extent{at + format.Addr(b.n), a.n - b.n}
+}
+
 // add makes a chunk's sectors available.
 func (s *space) add(c *chunk) {
 	s.mu.Lock()

@@ -109,12 +109,16 @@ func (s *pass) writeRecords() error {
 	}
 	slices.SortFunc(jobs, func(a, b job) int { return cmp.Compare(a.r.at, b.r.at) })
 	for _, j := range jobs {
+		codec, stored := j.v.entry.Load().encode(j.r.buf)
 		j.r.rec = format.Record{
-			Addr: j.r.at, Size: uint32(len(j.r.buf)), Sum: format.Sum(j.r.buf),
+			Addr: j.r.at, Size: uint32(len(stored)), Codec: codec, Sum: format.Sum(stored),
 			Birth: s.g.number, Owner: j.v.id,
 		}
-		if err := s.p.writeStored(j.r.rec, j.r.buf); err != nil {
+		if err := s.p.writeStored(j.r.rec, stored); err != nil {
 			return err
+		}
+		if rest := s.p.space.surplus(j.r.at, j.r.admitted, int64(len(stored))); rest.n > 0 {
+			s.g.supersede(rest)
 		}
 	}
 	return nil
@@ -156,7 +160,7 @@ func (s *pass) applyVolume(v *volume) error {
 	e := s.change(v.id)
 	if e == nil { // destroyed since
 		for _, r := range v.syncing.records {
-			s.g.superseded = append(s.g.superseded, s.p.space.extent(r.at, v.entry.Load().recordSize))
+			s.g.superseded = append(s.g.superseded, s.p.space.extent(r.at, int64(r.rec.Size)))
 		}
 		return nil
 	}
@@ -177,7 +181,7 @@ func (s *pass) applyVolume(v *volume) error {
 	for _, n := range slices.Sorted(maps.Keys(v.syncing.records)) {
 		r := v.syncing.records[n]
 		if n >= e.records() { // the volume has shrunk since
-			s.g.superseded = append(s.g.superseded, s.p.space.extent(r.at, e.recordSize))
+			s.g.superseded = append(s.g.superseded, s.p.space.extent(r.at, int64(r.rec.Size)))
 			continue
 		}
 		if err := s.put(tree, e, n, r.rec); err != nil {
@@ -188,6 +192,9 @@ func (s *pass) applyVolume(v *volume) error {
 		if err := holes(); err != nil {
 			return err
 		}
+	}
+	if err := s.putItems(tree, e, &v.syncing.items); err != nil {
+		return err
 	}
 	e.root, e.writtenTxg = tree.Root(), s.g.number
 	return nil
@@ -247,7 +254,10 @@ func (s *pass) unref(rec format.Record) error {
 }
 
 // Retain implements [btree.Items]: a copied leaf refers to its records once more.
-func (s *pass) Retain(_, value []byte) error {
+func (s *pass) Retain(key, value []byte) error {
+	if isItem(key) {
+		return nil
+	}
 	rec, err := format.ParseRecord(value)
 	if err != nil {
 		return err
@@ -259,7 +269,10 @@ func (s *pass) Retain(_, value []byte) error {
 }
 
 // Release implements [btree.Items]: a leaf is dropped.
-func (s *pass) Release(_, value []byte) error {
+func (s *pass) Release(key, value []byte) error {
+	if isItem(key) {
+		return nil
+	}
 	rec, err := format.ParseRecord(value)
 	if err != nil {
 		return err
@@ -354,7 +367,7 @@ func (s *pass) publish() error {
 	}
 	for _, v := range s.g.volumes {
 		v.mu.Lock()
-		v.pending.Add(-int64(len(v.syncing.records)) * v.entry.Load().recordSize)
+		v.pending.Add(-v.syncing.admitted())
 		v.syncing = nil
 		v.mu.Unlock()
 	}

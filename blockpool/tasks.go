@@ -100,7 +100,7 @@ func (p *Pool) Rollback(ctx context.Context, snapshot string) error {
 			if err != nil {
 				return err
 			}
-			if from.recordSize != e.recordSize {
+			if from.recordSize != e.recordSize || from.content != e.content {
 				return invalidf("its records have %d bytes, those of the volume %d", from.recordSize, e.recordSize)
 			}
 			if err := s.unused(e); err != nil {
@@ -110,7 +110,7 @@ func (p *Pool) Rollback(ctx context.Context, snapshot string) error {
 				return err
 			}
 			s.p.dead.add(s, e.root)
-			e.root, e.size, e.referenced, e.writtenTxg = from.root, from.size, from.referenced, s.g.number
+			e.root, e.size, e.referenced, e.objects, e.writtenTxg = from.root, from.size, from.referenced, from.objects, s.g.number
 			return nil
 		}})
 	}
@@ -207,6 +207,9 @@ func (p *Pool) resize(ctx context.Context, name string, size int64) error {
 		return err
 	}
 	defer v.handles.Add(-1)
+	if v.entry.Load().content != contentBytes {
+		return invalidf("it is a dataset: set its refquota")
+	}
 	if e := v.entry.Load(); e.kind == KindVolume && size < e.size && !mutant.Breaks(mutant.ShrinkZeroes) {
 		if err := v.zero(ctx, size, e.size-size); err != nil {
 			return err
@@ -295,6 +298,7 @@ func (s *pass) share(from, name string, kind Kind) error {
 	}
 	e := s.newEntry(name, kind)
 	e.origin, e.root, e.size, e.recordSize, e.referenced = o.id, o.root, o.size, o.recordSize, o.referenced
+	e.content, e.objects, e.compression = o.content, o.objects, o.compression
 	e.writtenTxg = o.writtenTxg
 	return nil
 }

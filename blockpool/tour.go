@@ -119,7 +119,9 @@ func gained(old, now *btree.Node, txg uint64) bool {
 	var a, b []byte
 	j := 0
 	for i := range now.Len() {
-		a = now.AppendKey(a[:0], i)
+		if a = now.AppendKey(a[:0], i); isItem(a) {
+			break // so are all behind it
+		}
 		order := 1
 		for ; j < old.Len(); j++ {
 			b = old.AppendKey(b[:0], j)
@@ -266,8 +268,9 @@ func (w *tour) collect(e *epoch, again []btree.NodeID, size int64) (records []fo
 			w.damaged(id, err)
 			return
 		}
+		var key [btree.MaxKeySize]byte
 		for i := range n.Len() {
-			if n.Level() != 0 {
+			if n.Level() != 0 || isItem(n.AppendKey(key[:0], i)) {
 				return
 			}
 			rec, err := format.ParseRecord(n.Value(i))

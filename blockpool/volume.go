@@ -46,6 +46,10 @@ var (
 // fails with [ErrNotFound], or with [ErrBusy] while it is being received.
 func (p *Pool) Open(name string) (*Volume, error) {
 	v, err := p.catalogue.hold(name)
+	if err == nil && v.entry.Load().content != contentBytes {
+		v.handles.Add(-1)
+		err = invalidf("it is a dataset and no volume")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}

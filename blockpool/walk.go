@@ -89,7 +89,11 @@ func (w *walk) below(n *btree.Node, child func(id btree.NodeID, level int) error
 func (w *walk) leaf(n *btree.Node, record func(n uint64, rec format.Record) error) error {
 	var scratch [btree.MaxKeySize]byte
 	for i := range n.Len() {
-		number, err := parseKey64(n.AppendKey(scratch[:0], i))
+		key := n.AppendKey(scratch[:0], i)
+		if isItem(key) {
+			return nil // so are all behind it
+		}
+		number, err := parseKey64(key)
 		if err != nil {
 			return err
 		}

@@ -104,7 +104,7 @@ func (v *volume) putThrough(ctx context.Context, n uint64, at format.Addr, p []b
 				return err
 			}
 			for i, rec := range records {
-				v.put(g, n+uint64(i), &dirtyRecord{at: rec.Addr, rec: rec})
+				v.put(g, n+uint64(i), &dirtyRecord{at: rec.Addr, admitted: size, rec: rec})
 			}
 			return nil
 		})
@@ -184,7 +184,7 @@ func (v *volume) prepare(ctx context.Context, n uint64, within int64, p []byte, 
 	if err != nil {
 		return nil, err
 	}
-	r := &dirtyRecord{at: at, buf: make([]byte, size)}
+	r := &dirtyRecord{at: at, admitted: size, buf: make([]byte, size)}
 	if within != 0 || int64(len(p)) != size {
 		if err := v.readRecord(n, 0, r.buf); err != nil {
 			v.retract(at, size)
@@ -198,12 +198,16 @@ func (v *volume) prepare(ctx context.Context, n uint64, within int64, p []byte, 
 func (v *volume) put(g *txg, n uint64, r *dirtyRecord) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.putLocked(g, n, r)
+}
+
+func (v *volume) putLocked(g *txg, n uint64, r *dirtyRecord) {
 	d := v.dirtyIn(g)
 	if old := d.records[n]; old != nil {
 		v.supersede(g, old)
 	}
 	d.records[n] = r
-	g.bytes.Add(v.entry.Load().recordSize)
+	g.bytes.Add(r.admitted)
 	g.records.Add(1)
 }
 
@@ -218,9 +222,8 @@ func (v *volume) dirtyIn(g *txg) *dirty {
 
 // supersede gives back what a change in the same txg had allocated. v.mu is held.
 func (v *volume) supersede(g *txg, old *dirtyRecord) {
-	size := v.entry.Load().recordSize
-	v.pending.Add(-size)
-	e := v.pool.space.extent(old.at, size)
+	v.pending.Add(-old.admitted)
+	e := v.pool.space.extent(old.at, old.admitted)
 	if old.buf != nil {
 		v.pool.space.release(e) // nothing was written there, and the log has no pointer to it
 		return

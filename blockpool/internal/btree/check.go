@@ -51,38 +51,53 @@ func walk(l Loader, id NodeID, level int, enter func(id NodeID) bool, visit func
 type Checker struct {
 	loader Loader
 	damage func(id NodeID, err error)
-	item   func(id NodeID, key, value []byte)
+	item   func(id NodeID, key, value []byte) Totals
 	seen   map[NodeID]*checked
+}
+
+// Totals are sums over the items of a tree: how many there are, and what the checker's
+// caller makes of each.
+type Totals struct {
+	Items   uint64
+	Bytes   int64
+	Counted uint64
+}
+
+func (t *Totals) add(o Totals) {
+	t.Items += o.Items
+	t.Bytes += o.Bytes
+	t.Counted += o.Counted
 }
 
 // checked is what the Checker knows of a node.
 type checked struct {
 	refs     uint64
-	items    uint64 // below it
+	below    Totals
 	level    int    // anyLevel when the node cannot be used
 	low, top []byte // the lowest and the highest key below it, nil if none is known
 }
 
 // NewChecker returns a checker that calls damage with each node with which
 // something is wrong, once for each thing and place, and item with each item of
-// each leaf, once for the leaf. Either may be nil.
-func NewChecker(l Loader, damage func(id NodeID, err error), item func(id NodeID, key, value []byte)) *Checker {
+// each leaf, once for the leaf, which returns what the item adds to the totals of
+// every tree that it is in; Items is filled in. Either may be nil.
+func NewChecker(l Loader, damage func(id NodeID, err error), item func(id NodeID, key, value []byte) Totals) *Checker {
 	if damage == nil {
 		damage = func(NodeID, error) {}
 	}
 	if item == nil {
-		item = func(NodeID, []byte, []byte) {}
+		item = func(NodeID, []byte, []byte) Totals { return Totals{} }
 	}
 	return &Checker{loader: l, damage: damage, item: item, seen: map[NodeID]*checked{}}
 }
 
 // Tree checks the tree whose root is given, which is one reference to it. It
-// returns how many items the tree has, as far as its nodes can be used.
-func (c *Checker) Tree(root NodeID) (items uint64) {
+// returns the totals of its items, as far as its nodes can be used.
+func (c *Checker) Tree(root NodeID) Totals {
 	if root == 0 {
-		return 0
+		return Totals{}
 	}
-	return c.visit(root, anyLevel, 0).items
+	return c.visit(root, anyLevel, 0).below
 }
 
 // Count returns the number of references to a node that were met, 0 for one that
@@ -134,17 +149,17 @@ func (c *Checker) visit(id NodeID, level int, parent NodeID) *checked {
 func (c *Checker) node(id NodeID, n *Node, k *checked) {
 	count := n.Len()
 	if n.Level() == 0 {
-		k.items = uint64(count)
 		k.low, k.top = n.AppendKey(nil, 0), n.AppendKey(nil, count-1)
 		var scratch [MaxKeySize]byte
 		for i := range count {
-			c.item(id, n.AppendKey(scratch[:0], i), n.Value(i))
+			k.below.add(c.item(id, n.AppendKey(scratch[:0], i), n.Value(i)))
 		}
+		k.below.Items = uint64(count)
 		return
 	}
 	for i := range count {
 		child := c.visit(n.Child(i), n.Level()-1, id)
-		k.items += child.items
+		k.below.add(child.below)
 		if child.low == nil {
 			continue
 		}

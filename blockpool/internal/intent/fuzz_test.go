@@ -59,14 +59,28 @@ func FuzzPayloads(f *testing.F) {
 	f.Add(AppendWrite(nil, WriteRecord{7, 4096, []byte("data")}))
 	f.Add(AppendPointer(nil, PointerRecord{7, 3, []format.Record{{Addr: 9, Size: 4096, Birth: 2, Owner: 7}}}))
 	f.Add(AppendRange(nil, RangeRecord{7, 0, 1 << 40}))
+	f.Add(AppendBatch(nil, testBatch))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		checkParse(t, b, ParseWrite, AppendWrite)
 		checkParse(t, b, ParsePointer, AppendPointer)
 		checkParse(t, b, ParseRange, AppendRange)
+		checkParse(t, b, ParseBatch, AppendBatch)
 	})
 }
 
+// testBatch has one of each part of a batch.
+var testBatch = BatchRecord{
+	Volume:   7,
+	Items:    []Item{{Key: []byte{0x80, 1}, Value: []byte("inode")}, {Key: []byte{0x81}, Value: []byte{}}, {Key: []byte{0x82}, Deleted: true}},
+	Parts:    []Part{{Number: 1 << 62, Within: 5, Data: []byte("data")}, {Number: 3, Within: 9, Zeros: 1 << 17}},
+	Pointers: []PointerRecord{{Volume: 7, Number: 3, Records: []format.Record{{Addr: 9, Size: 4096, Codec: format.LZ4, Birth: 2, Owner: 7, Sum: 5}}}},
+	Holes:    []Hole{{4, 1 << 32}},
+}
+
 func TestPayloadsComeBackAsTheyWere(t *testing.T) {
+	if got, err := ParseBatch(AppendBatch(nil, testBatch)); err != nil || !reflect.DeepEqual(got, testBatch) {
+		t.Errorf("%+v, %v", got, err)
+	}
 	w := WriteRecord{7, 1<<64 - 5, []byte("data")}
 	if got, err := ParseWrite(AppendWrite(nil, w)); err != nil || !reflect.DeepEqual(got, w) {
 		t.Errorf("%+v, %v", got, err)

@@ -17,6 +17,7 @@ const (
 	Pointer    Kind = 2 // a record of a volume that was written to its final place
 	Discard    Kind = 3 // a range of a volume that need not be kept
 	Zero       Kind = 4 // a range of a volume that must read as zeros
+	Batch      Kind = 5 // changes of a dataset that belong together
 	end        Kind = 15
 	FirstOther Kind = 16
 )

@@ -178,10 +178,11 @@ func (v View) Load(id btree.NodeID) (*btree.Node, error) {
 func (s *Store) Recount(roots []btree.NodeID, item func(key, value []byte)) (errs []error) {
 	c := btree.NewChecker(s,
 		func(_ btree.NodeID, err error) { errs = append(errs, err) },
-		func(_ btree.NodeID, key, value []byte) {
+		func(_ btree.NodeID, key, value []byte) (t btree.Totals) {
 			if item != nil {
 				item(key, value)
 			}
+			return t
 		})
 	for _, root := range roots {
 		c.Tree(root)
