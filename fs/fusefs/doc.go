@@ -3,15 +3,16 @@
 //
 // # Serving
 //
-//	kernel ──/dev/fuse──> conn ──> crew ──> rawFS ──> union.FS ──> layers
-//	          (device)    bytes    threads  words     meaning
+//	kernel ──/dev/fuse──> conn ──> crew ──> rawFS ──> vfs.Filesystem
+//	          (device)    bytes    threads  words     meaning: union.FS ──> layers
 //
 // [Mount] opens the layers first and mounts then (device.go: the mount API,
 // mount(2) or fusermount3, whichever this user may), so the server never goes
 // through its own mount. conn reads requests and writes replies; crew decides
 // on which thread; rawFS translates between the words of FUSE and of package
-// union, and between the owners that are stored and shown (owners.go). It
-// decides nothing else: what a request means is said in package union.
+// vfs, and between the owners that are stored and shown (owners.go). It
+// decides nothing else: what a request means is said in package union, or in
+// whatever else is served ([MountFilesystem]).
 //
 // There are two profiles. In the zero-message one, the default, OPEN, OPENDIR,
 // FLUSH and ACCESS are answered once with ENOSYS and everything else with
@@ -35,8 +36,9 @@
 //
 // # Others
 //
-// Nothing of this but rawFS and the layers is about unions. [MountRaw] mounts and
-// serves any raw filesystem by the same devices, conn and crew, and whatever is a
+// Of unions alone are passthrough, the layers and [Server]. [MountFilesystem] mounts
+// and serves whatever answers the questions of package vfs, [MountRaw] any raw
+// filesystem by the same devices, conn and crew, and whatever is a
 // [Mounted] has itself served by [Serve] or, beside other work, looked after by
 // [Attend]. The packages below know no FUSE at all: control has sockets between
 // commands and servers, daemon the start of a server in the background.

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/fs/mountopt"
-	"github.com/laminafs/lamina/fs/union"
+	"github.com/laminafs/lamina/fs/vfs"
 )
 
 // owners translates between the owners that the layers store and those that
@@ -18,21 +18,35 @@ type owners struct {
 	user, group idTable
 }
 
-func newOwners(o *mountopt.Options) owners {
-	w := owners{
-		user:  idTable{extents: o.UIDMap, all: o.SquashUID, self: uint32(unix.Geteuid())},
-		group: idTable{extents: o.GIDMap, all: o.SquashGID, self: uint32(unix.Getegid())},
-	}
+// Owners says as whose the mount shows files. The zero value shows the owners that
+// are stored.
+type Owners struct {
+	// UIDMap and GIDMap pair ids that are stored with those that are shown.
+	UIDMap, GIDMap []mountopt.IDMap
+	// UID and GID are shown for all ids, whatever the maps say; nil: none.
+	UID, GID *uint32
+}
+
+// ownersOf picks them out of the options of a union.
+func ownersOf(o *mountopt.Options) Owners {
+	w := Owners{UIDMap: o.UIDMap, GIDMap: o.GIDMap, UID: o.SquashUID, GID: o.SquashGID}
 	if o.SquashToRoot {
 		root := uint32(0)
-		if w.user.all == nil {
-			w.user.all = &root
+		if w.UID == nil {
+			w.UID = &root
 		}
-		if w.group.all == nil {
-			w.group.all = &root
+		if w.GID == nil {
+			w.GID = &root
 		}
 	}
 	return w
+}
+
+func newOwners(o Owners) owners {
+	return owners{
+		user:  idTable{extents: o.UIDMap, all: o.UID, self: uint32(unix.Geteuid())},
+		group: idTable{extents: o.GIDMap, all: o.GID, self: uint32(unix.Getegid())},
+	}
 }
 
 // overflowID stands for an owner that a mapping does not name, as the default
@@ -81,13 +95,13 @@ func (t *idTable) stored(id uint32) (uint32, bool) {
 // creator returns who owns what the sender of a request makes. An owner that
 // cannot be stored is refused with EOVERFLOW, as in the kernel's idmapped mounts
 // (fs/namei.c, may_create).
-func (w *owners) creator(h *fuse.InHeader, umask uint32) (union.Caller, error) {
+func (w *owners) creator(h *fuse.InHeader, umask uint32) (vfs.Caller, error) {
 	uid, okUser := w.user.stored(h.Uid)
 	gid, okGroup := w.group.stored(h.Gid)
 	if !okUser || !okGroup {
-		return union.Caller{}, unix.EOVERFLOW
+		return vfs.Caller{}, unix.EOVERFLOW
 	}
-	return union.Caller{UID: uid, GID: gid, Umask: umask}, nil
+	return vfs.Caller{UID: uid, GID: gid, Umask: umask}, nil
 }
 
 // change returns the id to store for a chown to id, nil where nothing has to

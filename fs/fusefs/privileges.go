@@ -8,8 +8,6 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
-
-	"github.com/laminafs/lamina/fs/union"
 )
 
 // A request to set nothing comes from chown(-1, -1), which takes suid and sgid
@@ -20,7 +18,7 @@ import (
 // keepsPriv tells which of them leave suid and sgid: root's, whose write has cost
 // the file its capabilities only (__remove_privs). The root of a user namespace
 // keeps neither, as with kernel overlayfs.
-func (r *rawFS) keepsPriv(in *fuse.SetAttrIn) bool {
+func (r *rawFS[N]) keepsPriv(in *fuse.SetAttrIn) bool {
 	if in.Valid != 0 || r.writeOut == nil || !r.initialRoot {
 		return false
 	}
@@ -34,8 +32,8 @@ func (r *rawFS) keepsPriv(in *fuse.SetAttrIn) bool {
 // change of the mode (setattr_prepare), and everybody could disarm su. What may be
 // a write, through a descriptor from somebody else, is let through and takes
 // nothing yet: the write itself says what it takes.
-func (r *rawFS) checkEmptyChown(n *union.Node, in *fuse.SetAttrIn) (kill bool, err error) {
-	a, err := r.union.GetAttr(n)
+func (r *rawFS[N]) checkEmptyChown(n N, in *fuse.SetAttrIn) (kill bool, err error) {
+	a, err := r.fs.GetAttr(n)
 	if err != nil || a.IsDir() || a.Mode&(unix.S_ISUID|unix.S_ISGID) == 0 {
 		return false, err
 	}

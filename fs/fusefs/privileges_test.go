@@ -25,7 +25,7 @@ func TestRootKeepsSetuidOfFilesWithCapabilities(t *testing.T) {
 		{"without write-back the two look the same", 0, 0, false, false},
 		{"a change of the mode", fuse.FATTR_MODE, 0, true, false},
 	} {
-		r := &rawFS{initialRoot: true}
+		r := &rawFS[*union.Node]{initialRoot: true}
 		if c.writeBack {
 			r.writeOut = func(uint64) {}
 		}
@@ -52,13 +52,13 @@ func TestStrangersWritesClearSgid(t *testing.T) {
 		{"root", 0, 0, 0o6676, 0o6676},
 		{"whom the kernel hides", unknownID, unknownID, 0o6676, 0o6676},
 	} {
-		for what, write := range map[string]func(r *rawFS, n *union.Node) fuse.Status{
-			"fallocate": func(r *rawFS, n *union.Node) fuse.Status {
+		for what, write := range map[string]func(r *rawFS[*union.Node], n *union.Node) fuse.Status{
+			"fallocate": func(r *rawFS[*union.Node], n *union.Node) fuse.Status {
 				in := fuse.FallocateIn{Length: 1, Mode: unix.FALLOC_FL_KEEP_SIZE}
 				in.NodeId, in.Uid, in.Gid = n.ID(), c.uid, c.gid
 				return r.Fallocate(nil, &in)
 			},
-			"copy_file_range": func(r *rawFS, n *union.Node) fuse.Status {
+			"copy_file_range": func(r *rawFS[*union.Node], n *union.Node) fuse.Status {
 				in := fuse.CopyFileRangeIn{NodeIdOut: n.ID(), Len: 1, OffOut: 8}
 				in.NodeId, in.Uid, in.Gid = n.ID(), c.uid, c.gid
 				_, st := r.CopyFileRange(nil, &in)
@@ -67,16 +67,16 @@ func TestStrangersWritesClearSgid(t *testing.T) {
 		} {
 			r, n := rawFile(t)
 			gid := uint32(5)
-			if _, err := r.union.SetAttr(n, union.Change{GID: &gid}); err != nil {
+			if _, err := r.fs.SetAttr(n, union.Change{GID: &gid}); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := r.union.SetAttr(n, union.Change{Mode: &c.mode}); err != nil {
+			if _, err := r.fs.SetAttr(n, union.Change{Mode: &c.mode}); err != nil {
 				t.Fatal(err)
 			}
 			if st := write(r, n); st != fuse.OK {
 				t.Fatalf("%s: %v", what, st)
 			}
-			if a, err := r.union.GetAttr(n); err != nil || a.Mode&0o7777 != c.want {
+			if a, err := r.fs.GetAttr(n); err != nil || a.Mode&0o7777 != c.want {
 				t.Errorf("%s by %s leaves %#o of %#o, want %#o (%v)", what, c.who, a.Mode&0o7777, c.mode, c.want, err)
 			}
 		}
@@ -105,10 +105,10 @@ func TestStrangersChownClearsNothing(t *testing.T) {
 			r.writeOut = func(uint64) {}
 		}
 		owner, mode := uint32(7), uint32(0o4755)
-		if _, err := r.union.SetAttr(n, union.Change{UID: &owner}); err != nil {
+		if _, err := r.fs.SetAttr(n, union.Change{UID: &owner}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := r.union.SetAttr(n, union.Change{Mode: &mode}); err != nil {
+		if _, err := r.fs.SetAttr(n, union.Change{Mode: &mode}); err != nil {
 			t.Fatal(err)
 		}
 		in := fuse.SetAttrIn{}
@@ -117,7 +117,7 @@ func TestStrangersChownClearsNothing(t *testing.T) {
 		if st := r.SetAttr(nil, &in, &out); st != c.want {
 			t.Errorf("%s: %v, want %v", c.who, st, c.want)
 		}
-		if a, err := r.union.GetAttr(n); err != nil || a.Mode&0o7777 != c.mode {
+		if a, err := r.fs.GetAttr(n); err != nil || a.Mode&0o7777 != c.mode {
 			t.Errorf("%s leaves %#o, want %#o (%v)", c.who, a.Mode&0o7777, c.mode, err)
 		}
 	}
@@ -132,12 +132,12 @@ func TestEmptyChownOfSpecialFiles(t *testing.T) {
 		if writeBack {
 			r.writeOut = func(uint64) {}
 		}
-		n, _, err := r.union.Mknod(r.union.Root(), "fifo", unix.S_IFIFO|0o755, 0, union.Caller{})
+		n, _, err := r.fs.Mknod(r.fs.Node(fuse.FUSE_ROOT_ID), "fifo", unix.S_IFIFO|0o755, 0, union.Caller{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		mode := uint32(0o6775)
-		if _, err := r.union.SetAttr(n, union.Change{Mode: &mode}); err != nil {
+		if _, err := r.fs.SetAttr(n, union.Change{Mode: &mode}); err != nil {
 			t.Fatal(err)
 		}
 		in, out := fuse.SetAttrIn{}, fuse.AttrOut{}

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"errors"
+	"log"
 	"math"
 	"sync/atomic"
 	"syscall"
@@ -11,19 +12,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/fs/layer"
-	"github.com/laminafs/lamina/fs/union"
+	"github.com/laminafs/lamina/fs/vfs"
 )
 
-// rawFS answers the kernel's requests from a union. It translates and decides
-// nothing: what a request means is said in package union.
+// rawFS answers the kernel's requests from a filesystem. It translates and decides
+// nothing: what a request means is said by the filesystem.
 //
 // In the zero-message profile OPEN, OPENDIR, FLUSH and ACCESS are answered with
 // ENOSYS once, which makes the kernel never ask again and keep its caches from
 // open to open. There are then no file handles: all requests name a node.
-type rawFS struct {
+type rawFS[N vfs.Node] struct {
 	fuse.RawFileSystem
-	union *union.FS
-	count counters
+	fs       vfs.Filesystem[N]
+	restless vfs.Restless[N] // nil: nothing comes and goes by itself
+	count    counters
 	// timeout is how long the kernel may believe what it was told.
 	timeout time.Duration
 	// writeOut makes the kernel hand over what it holds back of a file and drop
@@ -34,8 +36,26 @@ type rawFS struct {
 	owners    owners
 	// initialRoot tells that the server is root outside of all user namespaces.
 	initialRoot bool
-	// opens is the passthrough profile, nil in the zero-message one.
-	opens *openTable
+	log         *log.Logger
+}
+
+func newRawFS[N vfs.Node](cfg *FilesystemConfig[N]) *rawFS[N] {
+	if cfg.Log == nil {
+		cfg.Log = log.Default()
+	}
+	r := &rawFS[N]{
+		RawFileSystem: fuse.NewDefaultRawFileSystem(),
+		fs:            cfg.FS,
+		timeout:       forever,
+		owners:        newOwners(cfg.Owners),
+		initialRoot:   initialRoot(),
+		log:           cfg.Log,
+	}
+	r.restless, _ = cfg.FS.(vfs.Restless[N])
+	if cfg.Timeout != nil {
+		r.timeout = min(*cfg.Timeout, forever)
+	}
+	return r
 }
 
 // forever is as good as never for a cache, and is not an overflow to anyone.
@@ -91,19 +111,22 @@ var opNames = [opCount]string{
 	"COPY_FILE_RANGE", "STATX",
 }
 
-func (r *rawFS) String() string { return "lamina" }
+func (r *rawFS[N]) String() string { return "lamina" }
 
 // begin counts a request.
-func (r *rawFS) begin(o op) { r.count.ops[o].Add(1) }
+func (r *rawFS[N]) begin(o op) { r.count.ops[o].Add(1) }
 
 // status turns an error into a reply.
-func (r *rawFS) status(err error) fuse.Status {
+func (r *rawFS[N]) status(err error) fuse.Status {
 	if err == nil {
 		return fuse.OK
 	}
 	var e syscall.Errno
 	if !errors.As(err, &e) {
 		e = unix.EIO
+	}
+	if e == unix.EIO && err != error(e) { // there is more to know than the number
+		r.log.Printf("I/O error: %v", err)
 	}
 	if e != unix.ENOENT && e != unix.ENODATA {
 		r.count.errors.Add(1)
@@ -113,11 +136,22 @@ func (r *rawFS) status(err error) fuse.Status {
 
 // node finds the node of a request. The kernel only names what it was given, so
 // a missing one is a damaged request.
-func (r *rawFS) node(id uint64) *union.Node { return r.union.Node(id) }
+func (r *rawFS[N]) node(id uint64) (n N, ok bool) {
+	var none N
+	n = r.fs.Node(id)
+	return n, n != none
+}
+
+// nodes finds the two nodes of a request.
+func (r *rawFS[N]) nodes(a, b uint64) (n, m N, ok bool) {
+	n, okN := r.node(a)
+	m, okM := r.node(b)
+	return n, m, okN && okM
+}
 
 const stale = fuse.Status(unix.ESTALE)
 
-func (r *rawFS) fillAttr(out *fuse.Attr, a *union.Attr) {
+func (r *rawFS[N]) fillAttr(out *fuse.Attr, a *vfs.Attr) {
 	out.Ino = a.Ino
 	out.Size = uint64(a.Size)
 	out.Blocks = uint64(a.Blocks)
@@ -131,51 +165,58 @@ func (r *rawFS) fillAttr(out *fuse.Attr, a *union.Attr) {
 	out.Blksize = a.Blksize
 }
 
-func (r *rawFS) entry(out *fuse.EntryOut, id uint64, a *union.Attr) {
+// nameTimeout is how long the kernel may believe that a directory has a name, or
+// that it has not.
+func (r *rawFS[N]) nameTimeout(p N) time.Duration {
+	if r.restless != nil && r.restless.Restless(p) {
+		return 0
+	}
+	return r.timeout
+}
+
+func (r *rawFS[N]) entry(out *fuse.EntryOut, p N, id uint64, a *vfs.Attr) {
 	out.NodeId = id
-	out.SetEntryTimeout(r.timeout)
+	out.SetEntryTimeout(r.nameTimeout(p))
 	out.SetAttrTimeout(r.timeout)
 	r.fillAttr(&out.Attr, a)
 }
 
-func (r *rawFS) attr(out *fuse.AttrOut, a *union.Attr) {
+func (r *rawFS[N]) attr(out *fuse.AttrOut, a *vfs.Attr) {
 	out.SetTimeout(r.timeout)
 	r.fillAttr(&out.Attr, a)
 }
 
-func (r *rawFS) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+func (r *rawFS[N]) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	r.begin(opLookup)
-	p := r.node(h.NodeId)
-	if p == nil {
+	p, ok := r.node(h.NodeId)
+	if !ok {
 		return stale
 	}
-	id, a, err := r.union.LookupID(p, name)
-	if err == unix.ENOENT {
+	id, a, err := r.fs.LookupID(p, name)
+	if errors.Is(err, unix.ENOENT) {
 		// An entry without a node is remembered as absent.
-		out.SetEntryTimeout(r.timeout)
+		out.SetEntryTimeout(r.nameTimeout(p))
 		return fuse.OK
 	}
 	if err != nil {
 		return r.status(err)
 	}
-	r.entry(out, id, &a)
+	r.entry(out, p, id, &a)
 	return fuse.OK
 }
 
-func (r *rawFS) Forget(id, count uint64) {
+func (r *rawFS[N]) Forget(id, count uint64) {
 	r.begin(opForget)
-	if n := r.union.ForgetID(id, count); n != nil && r.opens != nil {
-		r.opens.forget(n)
-	}
+	r.fs.ForgetID(id, count)
 }
 
-func (r *rawFS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+func (r *rawFS[N]) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 	r.begin(opGetattr)
-	n := r.node(in.NodeId)
-	if n == nil {
+	n, ok := r.node(in.NodeId)
+	if !ok {
 		return stale
 	}
-	a, err := r.union.GetAttr(n)
+	a, err := r.fs.GetAttr(n)
 	if err != nil {
 		return r.status(err)
 	}
@@ -192,13 +233,13 @@ const (
 	fattrHints = fuse.FATTR_FH | fuse.FATTR_LOCKOWNER
 )
 
-func (r *rawFS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+func (r *rawFS[N]) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	r.begin(opSetattr)
-	n := r.node(in.NodeId)
-	if n == nil {
+	n, ok := r.node(in.NodeId)
+	if !ok {
 		return stale
 	}
-	c := union.Change{KillPriv: in.Valid&fattrKillSuidgid != 0}
+	c := vfs.Change{KillPriv: in.Valid&fattrKillSuidgid != 0}
 	if in.Valid&fuse.FATTR_MODE != 0 {
 		c.Mode = &in.Mode
 	}
@@ -237,16 +278,16 @@ func (r *rawFS) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut
 	// renamed, linked or unlinked (fuse_flush_times). A new time of the last
 	// change alone is no reason to copy a file up.
 	if in.Valid&^fattrHints == fuse.FATTR_MTIME|fattrCtime {
-		a, err := r.union.GetAttr(n)
+		a, err := r.fs.GetAttr(n)
 		if err == nil && a.Mtime == *c.Mtime {
 			r.attr(out, &a)
 			return fuse.OK
 		}
 	}
-	a, err := r.union.SetAttr(n, c)
-	if err == unix.EPERM && in.Valid&touched == fattrTouch {
+	a, err := r.fs.SetAttr(n, c)
+	if errors.Is(err, unix.EPERM) && in.Valid&touched == fattrTouch {
 		c.Mtime = c.Atime
-		a, err = r.union.SetAttr(n, c)
+		a, err = r.fs.SetAttr(n, c)
 	}
 	if err != nil {
 		return r.status(err)
@@ -270,21 +311,21 @@ func timeOf(sec uint64, nsec uint32, now bool) *layer.Time {
 	return &layer.Time{Sec: int64(sec), Nsec: nsec}
 }
 
-func (r *rawFS) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+func (r *rawFS[N]) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
 	r.begin(opReadlink)
-	n := r.node(h.NodeId)
-	if n == nil {
+	n, ok := r.node(h.NodeId)
+	if !ok {
 		return nil, stale
 	}
-	target, err := r.union.Readlink(n)
+	target, err := r.fs.Readlink(n)
 	return []byte(target), r.status(err)
 }
 
-func (r *rawFS) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status { return fuse.ENOSYS }
+func (r *rawFS[N]) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status { return fuse.ENOSYS }
 
-func (r *rawFS) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+func (r *rawFS[N]) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	r.begin(opStatfs)
-	st, err := r.union.Statfs()
+	st, err := r.fs.Statfs()
 	if err != nil {
 		return r.status(err)
 	}
@@ -296,13 +337,13 @@ func (r *rawFS) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut)
 }
 
 // Statx tells the birth time; the kernel asks only when a program wants it.
-func (r *rawFS) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
+func (r *rawFS[N]) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
 	r.begin(opStatx)
-	n := r.node(in.NodeId)
-	if n == nil {
+	n, ok := r.node(in.NodeId)
+	if !ok {
 		return stale
 	}
-	a, err := r.union.GetAttr(n)
+	a, err := r.fs.GetAttr(n)
 	if err != nil {
 		return r.status(err)
 	}

@@ -2,74 +2,32 @@ package fusefs
 
 import (
 	"encoding/binary"
+	"errors"
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"github.com/laminafs/lamina/fs/union"
+	"github.com/laminafs/lamina/fs/vfs"
 )
 
-func (r *rawFS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+// Open is asked once and never again: files need no handles here.
+func (r *rawFS[N]) Open(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status {
 	r.begin(opOpen)
-	if r.opens == nil {
-		return fuse.ENOSYS
-	}
-	n := r.node(in.NodeId)
-	if n == nil {
-		return stale
-	}
-	write := in.Flags&unix.O_ACCMODE != unix.O_RDONLY
-	if trunc := in.Flags&unix.O_TRUNC != 0; write || trunc {
-		if err := r.writeAllowed(n, in.Flags&unix.O_APPEND != 0); err != nil {
-			return r.status(err)
-		}
-		if err := r.union.PrepareWrite(n, trunc); err != nil {
-			return r.status(err)
-		}
-	}
-	return r.status(r.opens.open(r.union, n, out))
+	return fuse.ENOSYS
 }
 
-// writeAllowed asks the flags of chattr(1), of which the kernel does not know:
-// EPERM for an immutable file, and for an append-only one unless it is opened
-// for appending.
-func (r *rawFS) writeAllowed(n *union.Node, appending bool) error {
-	if n.Type() != unix.S_IFREG {
-		return nil
-	}
-	flags, err := r.union.Flags(n)
-	switch {
-	case err == unix.ENOTTY, err == unix.EOPNOTSUPP: // a filesystem without them
-		return nil
-	case err != nil:
-		return err
-	case flags&unix.STATX_ATTR_IMMUTABLE != 0, flags&unix.STATX_ATTR_APPEND != 0 && !appending:
-		return unix.EPERM
-	}
-	return nil
-}
+func (r *rawFS[N]) Release(<-chan struct{}, *fuse.ReleaseIn) {}
 
-func (r *rawFS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
-	if n := r.node(in.NodeId); r.opens != nil && n != nil {
-		r.opens.release(n, in.Fh)
-		if in.Fh == handleBacked && in.Flags&unix.O_ACCMODE != unix.O_RDONLY {
-			// What was written through a mapping has left the times that the
-			// kernel remembers as they were (fuse_passthrough_mmap).
-			r.dropAttrs(in.NodeId)
-		}
-	}
-}
+func (r *rawFS[N]) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
 
-func (r *rawFS) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
-
-func (r *rawFS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+func (r *rawFS[N]) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	r.begin(opRead)
-	n := r.node(in.NodeId)
-	if n == nil {
+	n, ok := r.node(in.NodeId)
+	if !ok {
 		return nil, stale
 	}
-	k, err := r.union.Read(n, buf[:min(len(buf), int(in.Size))], int64(in.Offset))
+	k, err := r.fs.Read(n, buf[:min(len(buf), int(in.Size))], int64(in.Offset))
 	if err != nil {
 		return nil, r.status(err)
 	}
@@ -77,39 +35,39 @@ func (r *rawFS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadR
 	return fuse.ReadResultData(buf[:k]), fuse.OK
 }
 
-func (r *rawFS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+func (r *rawFS[N]) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	r.begin(opWrite)
-	n := r.node(in.NodeId)
-	if n == nil {
+	n, ok := r.node(in.NodeId)
+	if !ok {
 		return 0, stale
 	}
-	write := r.union.Write
+	write := r.fs.Write
 	if in.WriteFlags&fuse.WRITE_CACHE != 0 && r.writeOut != nil {
-		write = r.union.WriteBack
+		write = r.fs.WriteBack
 	}
 	k, err := write(n, data, int64(in.Offset), in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0)
 	r.count.written.Add(uint64(k))
 	return uint32(k), r.status(err)
 }
 
-func (r *rawFS) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status { return r.fsync(in) }
+func (r *rawFS[N]) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status { return r.fsync(in) }
 
 // fsyncDataOnly is FUSE_FSYNC_FDATASYNC of linux/fuse.h.
 const fsyncDataOnly = 1
 
-func (r *rawFS) fsync(in *fuse.FsyncIn) fuse.Status {
+func (r *rawFS[N]) fsync(in *fuse.FsyncIn) fuse.Status {
 	r.begin(opFsync)
-	n := r.node(in.NodeId)
-	if n == nil {
+	n, ok := r.node(in.NodeId)
+	if !ok {
 		return stale
 	}
-	return r.status(r.union.Fsync(n, in.FsyncFlags&fsyncDataOnly != 0))
+	return r.status(r.fs.Fsync(n, in.FsyncFlags&fsyncDataOnly != 0))
 }
 
-func (r *rawFS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+func (r *rawFS[N]) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	r.begin(opFallocate)
-	n := r.node(in.NodeId)
-	if n == nil {
+	n, ok := r.node(in.NodeId)
+	if !ok {
 		return stale
 	}
 	if in.Offset > maxOffset || in.Length > maxOffset-in.Offset {
@@ -121,7 +79,7 @@ func (r *rawFS) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 			return r.status(err)
 		}
 	}
-	err := r.union.Fallocate(n, in.Mode, int64(in.Offset), int64(in.Length), kill)
+	err := r.fs.Fallocate(n, in.Mode, int64(in.Offset), int64(in.Length), kill)
 	return r.status(err)
 }
 
@@ -138,8 +96,8 @@ func unprivileged(who *fuse.Caller) bool { return who.Uid != 0 && who.Uid != unk
 // someone outside of the group writes (setattr_should_drop_sgid); FUSE leaves
 // that to the server. Who is in the group by a supplementary one only counts as
 // outside.
-func (r *rawFS) dropForeignSgid(n *union.Node, who *fuse.Caller) error {
-	a, err := r.union.GetAttr(n)
+func (r *rawFS[N]) dropForeignSgid(n N, who *fuse.Caller) error {
+	a, err := r.fs.GetAttr(n)
 	if err != nil || a.Mode&(unix.S_ISGID|unix.S_IXGRP) != unix.S_ISGID {
 		return err
 	}
@@ -147,29 +105,29 @@ func (r *rawFS) dropForeignSgid(n *union.Node, who *fuse.Caller) error {
 		return nil
 	}
 	mode := a.Mode & 0o7777 &^ (unix.S_ISGID | unix.S_ISUID)
-	_, err = r.union.SetAttr(n, union.Change{Mode: &mode})
+	_, err = r.fs.SetAttr(n, vfs.Change{Mode: &mode})
 	return err
 }
 
-func (r *rawFS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+func (r *rawFS[N]) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
 	r.begin(opLseek)
-	n := r.node(in.NodeId)
-	if n == nil {
+	n, ok := r.node(in.NodeId)
+	if !ok {
 		return stale
 	}
 	if r.writeOut != nil {
 		// What the kernel still holds back would show as a hole.
 		r.writeOut(in.NodeId)
 	}
-	off, err := r.union.Seek(n, int64(in.Offset), int(in.Whence))
+	off, err := r.fs.Seek(n, int64(in.Offset), int(in.Whence))
 	out.Offset = uint64(off)
 	return r.status(err)
 }
 
-func (r *rawFS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+func (r *rawFS[N]) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
 	r.begin(opCopyFileRange)
-	src, dst := r.node(in.NodeId), r.node(in.NodeIdOut)
-	if src == nil || dst == nil {
+	src, dst, ok := r.nodes(in.NodeId, in.NodeIdOut)
+	if !ok {
 		return 0, stale
 	}
 	kill := unprivileged(&in.Caller)
@@ -178,22 +136,22 @@ func (r *rawFS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint
 			return 0, r.status(err)
 		}
 	}
-	k, err := r.union.CopyRange(src, dst, int64(in.OffIn), int64(in.OffOut), int(min(in.Len, 1<<30)), kill)
+	k, err := r.fs.CopyRange(src, dst, int64(in.OffIn), int64(in.OffOut), int(min(in.Len, 1<<30)), kill)
 	r.count.written.Add(uint64(k))
 	return uint32(k), r.status(err)
 }
 
-func (r *rawFS) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
+func (r *rawFS[N]) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
 	r.begin(opGetxattr)
-	n := r.node(h.NodeId)
-	if n == nil {
+	n, ok := r.node(h.NodeId)
+	if !ok {
 		return 0, stale
 	}
-	k, err := r.union.Getxattr(n, attr, dest)
+	k, err := r.fs.Getxattr(n, attr, dest)
 	if err == nil && isACL(attr) && r.owners.mapped() && len(dest) > 0 {
 		r.owners.showACL(dest[:k])
 	}
-	if err == unix.ENODATA && attr == "security.selinux" && !labelled() {
+	if errors.Is(err, unix.ENODATA) && attr == "security.selinux" && !labelled() {
 		// ls asks for the label of each file, until it hears that a filesystem
 		// has none.
 		err = unix.EOPNOTSUPP
@@ -205,23 +163,23 @@ func (r *rawFS) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest 
 // the kernel does not know them.
 var labelled = sync.OnceValue(selinuxEnabled)
 
-func (r *rawFS) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+func (r *rawFS[N]) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
 	r.begin(opListxattr)
-	n := r.node(h.NodeId)
-	if n == nil {
+	n, ok := r.node(h.NodeId)
+	if !ok {
 		return 0, stale
 	}
-	k, err := r.union.Listxattr(n, dest)
+	k, err := r.fs.Listxattr(n, dest)
 	return uint32(k), r.status(err)
 }
 
 // setxattrKillSgid is FUSE_SETXATTR_ACL_KILL_SGID of linux/fuse.h.
 const setxattrKillSgid = 1
 
-func (r *rawFS) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
+func (r *rawFS[N]) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
 	r.begin(opSetxattr)
-	n := r.node(in.NodeId)
-	if n == nil {
+	n, ok := r.node(in.NodeId)
+	if !ok {
 		return stale
 	}
 	if isACL(attr) && r.owners.mapped() {
@@ -230,17 +188,17 @@ func (r *rawFS) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, da
 			return r.status(err)
 		}
 	}
-	err := r.union.Setxattr(n, attr, data, int(in.Flags), in.SetXAttrFlags&setxattrKillSgid != 0)
+	err := r.fs.Setxattr(n, attr, data, int(in.Flags), in.SetXAttrFlags&setxattrKillSgid != 0)
 	return r.status(err)
 }
 
-func (r *rawFS) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string) fuse.Status {
+func (r *rawFS[N]) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string) fuse.Status {
 	r.begin(opRemovexattr)
-	n := r.node(h.NodeId)
-	if n == nil {
+	n, ok := r.node(h.NodeId)
+	if !ok {
 		return stale
 	}
-	return r.status(r.union.Removexattr(n, attr))
+	return r.status(r.fs.Removexattr(n, attr))
 }
 
 // The ioctls that the kernel passes on for chattr(1), lsattr(1) and the like
@@ -263,15 +221,15 @@ var xflagBits = []struct{ flag, xflag uint32 }{
 	{unix.STATX_ATTR_NODUMP, 0x80},    // FS_NODUMP_FL
 }
 
-func (r *rawFS) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, out *fuse.IoctlOut, outbuf []byte) fuse.Status {
+func (r *rawFS[N]) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, out *fuse.IoctlOut, outbuf []byte) fuse.Status {
 	r.begin(opIoctl)
-	n := r.node(in.NodeId)
-	if n == nil {
+	n, ok := r.node(in.NodeId)
+	if !ok {
 		return stale
 	}
 	switch in.Cmd {
 	case fsIOCGetFlags:
-		flags, err := r.union.Flags(n)
+		flags, err := r.fs.Flags(n)
 		if err == nil && len(outbuf) >= 4 {
 			binary.LittleEndian.PutUint32(outbuf, flags)
 		}
@@ -282,7 +240,7 @@ func (r *rawFS) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, out *fu
 		}
 		return r.setFlags(n, in.NodeId, binary.LittleEndian.Uint32(inbuf))
 	case fsIOCGetXAttr:
-		flags, err := r.union.Flags(n)
+		flags, err := r.fs.Flags(n)
 		if err == nil && len(outbuf) >= fsxattrSize {
 			var x uint32
 			for _, b := range xflagBits {
@@ -295,7 +253,7 @@ func (r *rawFS) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, out *fu
 		}
 		return r.status(err)
 	case fsIOCSetXAttr:
-		flags, err := r.union.Flags(n)
+		flags, err := r.fs.Flags(n)
 		if err == nil {
 			flags, err = setXFlags(flags, inbuf)
 		}
@@ -309,8 +267,8 @@ func (r *rawFS) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, out *fu
 
 // setFlags sets the flags of chattr(1). The kernel does not know that an ioctl
 // moves the time of the last change.
-func (r *rawFS) setFlags(n *union.Node, id uint64, flags uint32) fuse.Status {
-	err := r.union.SetFlags(n, flags)
+func (r *rawFS[N]) setFlags(n N, id uint64, flags uint32) fuse.Status {
+	err := r.fs.SetFlags(n, flags)
 	if err == nil {
 		r.dropAttrs(id)
 	}

@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/fs/layer/memlayer"
-	"github.com/laminafs/lamina/fs/mountopt"
 	"github.com/laminafs/lamina/fs/union"
 )
 
@@ -47,7 +46,7 @@ func TestSettingWhatIsNotKeptIsRefused(t *testing.T) {
 // changed, for the kernel keeps what it was told of a file for good.
 func TestChangedFlagsShowInTheTimeOfTheLastChange(t *testing.T) {
 	r, n := rawFile(t)
-	u := r.union
+	u := r.fs
 	before, err := u.GetAttr(n)
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +74,7 @@ func TestChangedFlagsShowInTheTimeOfTheLastChange(t *testing.T) {
 // touch(1) of a log that may only grow works, and setting it back does not.
 func TestAppendOnlyFilesCanBeTouched(t *testing.T) {
 	r, n := rawFile(t)
-	if err := r.union.SetFlags(n, unix.STATX_ATTR_APPEND); err != nil {
+	if err := r.fs.SetFlags(n, unix.STATX_ATTR_APPEND); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -99,8 +98,7 @@ func TestAppendOnlyFilesCanBeTouched(t *testing.T) {
 // With passthrough the kernel asks who may open, so that an editor hears that a
 // file is immutable before it has its text written.
 func TestProtectedFilesAreNotOpenedForWriting(t *testing.T) {
-	r, n := rawFile(t)
-	r.opens = newOpenTable(nil)
+	r, n := passedThrough(t, nil)
 	open := func(flags uint32) fuse.Status {
 		in := fuse.OpenIn{Flags: flags}
 		in.NodeId = n.ID()
@@ -114,7 +112,7 @@ func TestProtectedFilesAreNotOpenedForWriting(t *testing.T) {
 		{unix.STATX_ATTR_APPEND, fuse.OK, fuse.EPERM, fuse.OK},
 		{unix.STATX_ATTR_IMMUTABLE, fuse.OK, fuse.EPERM, fuse.EPERM},
 	} {
-		if err := r.union.SetFlags(n, c.chattr); err != nil {
+		if err := r.fs.SetFlags(n, c.chattr); err != nil {
 			t.Fatal(err)
 		}
 		for flags, want := range map[uint32]fuse.Status{
@@ -128,13 +126,13 @@ func TestProtectedFilesAreNotOpenedForWriting(t *testing.T) {
 			}
 		}
 	}
-	if err := r.union.SetFlags(n, 0); err != nil {
+	if err := r.fs.SetFlags(n, 0); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // rawFile serves a union that has a file in its upper.
-func rawFile(t *testing.T) (*rawFS, *union.Node) {
+func rawFile(t *testing.T) (*rawFS[*union.Node], *union.Node) {
 	t.Helper()
 	fs := memlayer.New(memlayer.Options{})
 	fs.MustBuild(`
@@ -157,5 +155,12 @@ func rawFile(t *testing.T) (*rawFS, *union.Node) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newRawFS(u, &mountopt.Options{}), n
+	return newRawFS(&FilesystemConfig[*union.Node]{FS: u}), n
+}
+
+// passedThrough serves the same in the passthrough profile.
+func passedThrough(t *testing.T, s backings) (*passthroughFS, *union.Node) {
+	t.Helper()
+	r, n := rawFile(t)
+	return &passthroughFS{rawFS: r, union: r.fs.(*union.FS), opens: newOpenTable(s)}, n
 }

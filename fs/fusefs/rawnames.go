@@ -4,141 +4,136 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"github.com/laminafs/lamina/fs/union"
+	"github.com/laminafs/lamina/fs/vfs"
 )
 
 // made replies with an object that was just made.
-func (r *rawFS) made(out *fuse.EntryOut, n *union.Node, a union.Attr, err error) fuse.Status {
+func (r *rawFS[N]) made(out *fuse.EntryOut, p, n N, a vfs.Attr, err error) fuse.Status {
 	if err != nil {
 		return r.status(err)
 	}
-	r.entry(out, n.ID(), &a)
+	r.entry(out, p, n.ID(), &a)
 	return fuse.OK
 }
 
-func (r *rawFS) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+func (r *rawFS[N]) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
 	r.begin(opMknod)
-	p := r.node(in.NodeId)
-	if p == nil {
+	p, ok := r.node(in.NodeId)
+	if !ok {
 		return stale
 	}
 	c, err := r.owners.creator(&in.InHeader, in.Umask)
 	if err != nil {
 		return r.status(err)
 	}
-	n, a, err := r.union.Mknod(p, name, in.Mode, uint64(in.Rdev), c)
-	return r.made(out, n, a, err)
+	n, a, err := r.fs.Mknod(p, name, in.Mode, uint64(in.Rdev), c)
+	return r.made(out, p, n, a, err)
 }
 
-func (r *rawFS) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+func (r *rawFS[N]) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	r.begin(opMkdir)
-	p := r.node(in.NodeId)
-	if p == nil {
+	p, ok := r.node(in.NodeId)
+	if !ok {
 		return stale
 	}
 	c, err := r.owners.creator(&in.InHeader, in.Umask)
 	if err != nil {
 		return r.status(err)
 	}
-	n, a, err := r.union.Mkdir(p, name, in.Mode, c)
-	return r.made(out, n, a, err)
+	n, a, err := r.fs.Mkdir(p, name, in.Mode, c)
+	return r.made(out, p, n, a, err)
 }
 
-func (r *rawFS) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+func (r *rawFS[N]) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
 	r.begin(opSymlink)
-	p := r.node(h.NodeId)
-	if p == nil {
+	p, ok := r.node(h.NodeId)
+	if !ok {
 		return stale
 	}
 	c, err := r.owners.creator(h, 0)
 	if err != nil {
 		return r.status(err)
 	}
-	n, a, err := r.union.Symlink(p, name, target, c)
-	return r.made(out, n, a, err)
+	n, a, err := r.fs.Symlink(p, name, target, c)
+	return r.made(out, p, n, a, err)
 }
 
-func (r *rawFS) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+func (r *rawFS[N]) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	r.begin(opCreate)
-	p := r.node(in.NodeId)
-	if p == nil {
+	p, ok := r.node(in.NodeId)
+	if !ok {
 		return stale
 	}
 	c, err := r.owners.creator(&in.InHeader, in.Umask)
 	if err != nil {
 		return r.status(err)
 	}
-	n, a, err := r.union.Create(p, name, in.Mode, c)
-	return r.madeOpen(out, n, a, err)
+	n, a, err := r.fs.Create(p, name, in.Mode, c)
+	return r.madeOpen(out, p, n, a, err)
 }
 
-func (r *rawFS) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+func (r *rawFS[N]) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
 	r.begin(opTmpfile)
-	p := r.node(in.NodeId)
-	if p == nil {
+	p, ok := r.node(in.NodeId)
+	if !ok {
 		return stale
 	}
 	c, err := r.owners.creator(&in.InHeader, in.Umask)
 	if err != nil {
 		return r.status(err)
 	}
-	n, a, err := r.union.Tmpfile(p, in.Mode, c)
-	return r.madeOpen(out, n, a, err)
+	n, a, err := r.fs.Tmpfile(p, in.Mode, c)
+	return r.madeOpen(out, p, n, a, err)
 }
 
 // madeOpen replies with a file that was made and opened in one request.
-func (r *rawFS) madeOpen(out *fuse.CreateOut, n *union.Node, a union.Attr, err error) fuse.Status {
+func (r *rawFS[N]) madeOpen(out *fuse.CreateOut, p, n N, a vfs.Attr, err error) fuse.Status {
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
-	if err == nil && r.opens != nil {
-		if err = r.opens.open(r.union, n, &out.OpenOut); err != nil {
-			r.union.Forget(n, 1)
-		}
-	}
-	return r.made(&out.EntryOut, n, a, err)
+	return r.made(&out.EntryOut, p, n, a, err)
 }
 
-func (r *rawFS) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+func (r *rawFS[N]) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
 	r.begin(opUnlink)
-	p := r.node(h.NodeId)
-	if p == nil {
+	p, ok := r.node(h.NodeId)
+	if !ok {
 		return stale
 	}
-	return r.status(r.union.Unlink(p, name))
+	return r.status(r.fs.Unlink(p, name))
 }
 
-func (r *rawFS) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+func (r *rawFS[N]) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
 	r.begin(opRmdir)
-	p := r.node(h.NodeId)
-	if p == nil {
+	p, ok := r.node(h.NodeId)
+	if !ok {
 		return stale
 	}
-	return r.status(r.union.Rmdir(p, name))
+	return r.status(r.fs.Rmdir(p, name))
 }
 
-func (r *rawFS) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
+func (r *rawFS[N]) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
 	r.begin(opRename)
-	op, np := r.node(in.NodeId), r.node(in.Newdir)
-	if op == nil || np == nil {
+	op, np, ok := r.nodes(in.NodeId, in.Newdir)
+	if !ok {
 		return stale
 	}
-	return r.status(r.union.Rename(op, oldName, np, newName, uint(in.Flags)))
+	return r.status(r.fs.Rename(op, oldName, np, newName, uint(in.Flags)))
 }
 
-func (r *rawFS) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+func (r *rawFS[N]) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
 	r.begin(opLink)
-	p, n := r.node(in.NodeId), r.node(in.Oldnodeid)
-	if p == nil || n == nil {
+	p, n, ok := r.nodes(in.NodeId, in.Oldnodeid)
+	if !ok {
 		return stale
 	}
-	a, err := r.union.Link(n, p, name)
-	return r.made(out, n, a, err)
+	a, err := r.fs.Link(n, p, name)
+	return r.made(out, p, n, a, err)
 }
 
-func (r *rawFS) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status {
+func (r *rawFS[N]) OpenDir(<-chan struct{}, *fuse.OpenIn, *fuse.OpenOut) fuse.Status {
 	return fuse.ENOSYS
 }
 
-func (r *rawFS) ReleaseDir(*fuse.ReleaseIn) {}
+func (r *rawFS[N]) ReleaseDir(*fuse.ReleaseIn) {}
 
 // Positions 1 and 2 in a listing are "." and "..".
 const firstName = 2
@@ -148,16 +143,16 @@ const maxBatch = 2048
 
 // batch lists entries from a position on, for a reply of size bytes that takes
 // extra bytes for each.
-func (r *rawFS) batch(p *union.Node, pos uint64, size, extra int) ([]union.Listed, error) {
-	var list []union.Listed
-	full := func(e union.Listed) bool {
+func (r *rawFS[N]) batch(p N, pos uint64, size, extra int) ([]vfs.Listed, error) {
+	var list []vfs.Listed
+	full := func(e vfs.Listed) bool {
 		size -= 24 + (len(e.Name)+7)&^7 + extra // linux/fuse.h: struct fuse_dirent
 		return size < 0
 	}
 	for pos < firstName {
-		e := union.Listed{Name: ".", Ino: p.Ino(), Type: unix.S_IFDIR, Pos: pos + 1}
+		e := vfs.Listed{Name: ".", Ino: p.Ino(), Type: unix.S_IFDIR, Pos: pos + 1}
 		if pos == 1 {
-			e.Name, e.Ino = "..", r.union.ParentIno(p)
+			e.Name, e.Ino = "..", r.fs.ParentIno(p)
 		}
 		if full(e) {
 			return list, nil
@@ -165,7 +160,7 @@ func (r *rawFS) batch(p *union.Node, pos uint64, size, extra int) ([]union.Liste
 		list = append(list, e)
 		pos++
 	}
-	err := r.union.ReadDir(p, pos-firstName, func(e union.Listed) bool {
+	err := r.fs.ReadDir(p, pos-firstName, func(e vfs.Listed) bool {
 		if full(e) {
 			return false
 		}
@@ -176,10 +171,10 @@ func (r *rawFS) batch(p *union.Node, pos uint64, size, extra int) ([]union.Liste
 	return list, err
 }
 
-func (r *rawFS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+func (r *rawFS[N]) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	r.begin(opReaddir)
-	p := r.node(in.NodeId)
-	if p == nil {
+	p, ok := r.node(in.NodeId)
+	if !ok {
 		return stale
 	}
 	list, err := r.batch(p, in.Offset, int(in.Size), 0)
@@ -195,10 +190,10 @@ func (r *rawFS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryLi
 // (struct fuse_entry_out).
 const entryOutSize = 128
 
-func (r *rawFS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+func (r *rawFS[N]) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	r.begin(opReaddirplus)
-	p := r.node(in.NodeId)
-	if p == nil {
+	p, ok := r.node(in.NodeId)
+	if !ok {
 		return stale
 	}
 	list, err := r.batch(p, in.Offset, int(in.Size), entryOutSize)
@@ -210,16 +205,16 @@ func (r *rawFS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEnt
 		if e.Pos <= firstName {
 			continue
 		}
-		id, a, err := r.union.LookupID(p, e.Name)
+		id, a, err := r.fs.LookupID(p, e.Name)
 		if err != nil {
 			continue // gone meanwhile, or to be told when someone asks for it
 		}
-		r.entry(eo, id, &a)
+		r.entry(eo, p, id, &a)
 		out.FixMode(a.Mode)
 	}
 	return r.status(err)
 }
 
-func (r *rawFS) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+func (r *rawFS[N]) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	return r.fsync(in)
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/laminafs/lamina/fs/union"
 )
 
-// openTable is the passthrough profile: OPEN is answered, files are copied up
+// passthroughFS serves a union in the passthrough profile: OPEN is answered, files are copied up
 // when they are opened for writing, and the kernel reads and writes files of the
 // upper itself (Documentation/filesystems/fuse/fuse-passthrough.rst).
 //
@@ -21,6 +21,91 @@ import (
 // is open can then be served the same way, and the reader sees what is written,
 // as POSIX wants. Without an upper there are no writers, and lower files too go
 // through backing files.
+type passthroughFS struct {
+	*rawFS[*union.Node]
+	union *union.FS
+	opens *openTable
+}
+
+func (r *passthroughFS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	r.begin(opOpen)
+	n, ok := r.node(in.NodeId)
+	if !ok {
+		return stale
+	}
+	write := in.Flags&unix.O_ACCMODE != unix.O_RDONLY
+	if trunc := in.Flags&unix.O_TRUNC != 0; write || trunc {
+		if err := r.writeAllowed(n, in.Flags&unix.O_APPEND != 0); err != nil {
+			return r.status(err)
+		}
+		if err := r.union.PrepareWrite(n, trunc); err != nil {
+			return r.status(err)
+		}
+	}
+	return r.status(r.opens.open(r.union, n, out))
+}
+
+// writeAllowed asks the flags of chattr(1), of which the kernel does not know:
+// EPERM for an immutable file, and for an append-only one unless it is opened
+// for appending.
+func (r *passthroughFS) writeAllowed(n *union.Node, appending bool) error {
+	if n.Type() != unix.S_IFREG {
+		return nil
+	}
+	flags, err := r.union.Flags(n)
+	switch {
+	case err == unix.ENOTTY, err == unix.EOPNOTSUPP: // a filesystem without them
+		return nil
+	case err != nil:
+		return err
+	case flags&unix.STATX_ATTR_IMMUTABLE != 0, flags&unix.STATX_ATTR_APPEND != 0 && !appending:
+		return unix.EPERM
+	}
+	return nil
+}
+
+func (r *passthroughFS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	n, ok := r.node(in.NodeId)
+	if !ok {
+		return
+	}
+	r.opens.release(n, in.Fh)
+	if in.Fh == handleBacked && in.Flags&unix.O_ACCMODE != unix.O_RDONLY {
+		// What was written through a mapping has left the times that the
+		// kernel remembers as they were (fuse_passthrough_mmap).
+		r.dropAttrs(in.NodeId)
+	}
+}
+
+func (r *passthroughFS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	return r.openMade(out, r.rawFS.Create(cancel, in, name, out))
+}
+
+func (r *passthroughFS) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	return r.openMade(out, r.rawFS.Tmpfile(cancel, in, out))
+}
+
+// openMade opens a file that was just made, if it was.
+func (r *passthroughFS) openMade(out *fuse.CreateOut, made fuse.Status) fuse.Status {
+	if made != fuse.OK {
+		return made
+	}
+	n := r.union.Node(out.NodeId)
+	err := r.opens.open(r.union, n, &out.OpenOut)
+	if err != nil {
+		r.union.Forget(n, 1)
+	}
+	return r.status(err)
+}
+
+func (r *passthroughFS) Forget(id, count uint64) {
+	r.begin(opForget)
+	if n := r.union.ForgetID(id, count); n != nil {
+		r.opens.forget(n)
+	}
+}
+
+// An openTable knows the files that are open and their backing files.
 type openTable struct {
 	// server registers backing files; nil where the kernel or the lack of
 	// privileges forbids it, and where a limit has to count what is written.

@@ -10,15 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/fs/layer"
-	"github.com/laminafs/lamina/fs/mountopt"
 	"github.com/laminafs/lamina/fs/union"
 )
 
 // make(1) goes by the times of files that a linker has written through mappings:
 // the server does not see such a write, and the kernel does not take note.
 func TestTimesAreAskedForAfterAMappingWasWritten(t *testing.T) {
-	r, n := rawFile(t)
-	r.opens = newOpenTable(nil)
+	r, n := passedThrough(t, nil)
 	var told []uint64
 	r.dropAttrs = func(node uint64) { told = append(told, node) }
 	for _, c := range []struct {
@@ -88,8 +86,7 @@ func TestWhichFilesArePassedThrough(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := newRawFS(u, &mountopt.Options{})
-		r.opens = newOpenTable(&fakeBackings{})
+		r := &passthroughFS{rawFS: newRawFS(&FilesystemConfig[*union.Node]{FS: u}), union: u, opens: newOpenTable(&fakeBackings{})}
 		n, _, err := u.Lookup(u.Root(), c.name)
 		if err != nil {
 			t.Fatal(err)

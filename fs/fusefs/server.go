@@ -30,8 +30,8 @@ type Config struct {
 type Server struct {
 	opt   mountopt.Options
 	union *union.FS
-	raw   *rawFS
-	mount *RawMount
+	mount *FilesystemMount
+	opens *openTable // the passthrough profile, nil in the zero-message one
 }
 
 var (
@@ -51,42 +51,57 @@ func Mount(cfg Config) (*Server, error) {
 	if s.union, err = openUnion(&cfg.Options); err != nil {
 		return nil, err
 	}
-	s.raw = newRawFS(s.union, &cfg.Options)
-	ahead := 0
-	if s.raw.initialRoot {
-		ahead = layerReadAhead(&cfg.Options)
+	fsCfg := s.filesystemConfig(&cfg)
+	raw, kernel := newRawFS(&fsCfg), fsCfg.kernelOptions()
+	serve := fuse.RawFileSystem(raw)
+	if s.opt.Passthrough == mountopt.PassthroughOn {
+		s.opens = newOpenTable(nil)
+		serve = &passthroughFS{rawFS: raw, union: s.union, opens: s.opens}
+		kernel.DisabledCapabilities &^= fuse.CAP_PASSTHROUGH
+		kernel.ExtraCapabilities |= fuse.CAP_ATOMIC_O_TRUNC
+		kernel.MaxStackDepth = 1
 	}
-	s.mount, err = MountRaw(RawConfig{
-		FS: s.raw, Target: cfg.Target, Flags: MountFlagsOf(&cfg.Options), Kernel: s.kernelOptions(cfg.Log),
-	})
-	if err != nil {
+	if s.mount, err = raw.mount(&fsCfg, serve, kernel); err != nil {
 		return nil, errors.Join(err, s.union.Close())
 	}
-	s.mount.dev.readAhead(ahead)
-	conn := s.mount.conn
 	s.union.OnRelisted(func(dir *union.Node) {
 		// The answer tells only whether the kernel has the directory at all.
-		_ = conn.dropInode(dir.ID())
+		_ = s.mount.DropInode(dir.ID())
 	})
-	// These answers tell only whether the kernel has the file at all.
-	s.raw.dropAttrs = func(node uint64) { _ = conn.dropAttrs(node) }
-	if s.writeback() {
-		s.raw.writeOut = func(node uint64) { _ = conn.dropInode(node) }
+	if s.opens != nil {
+		s.choosePassthrough(cfg.Log)
 	}
-	s.choosePassthrough(cfg.Log)
-	limitMemory()
 	s.mount.Start()
 	return s, nil
 }
 
-// choosePassthrough sets up the passthrough profile where it was asked for.
-// Without the privilege for it OPEN is answered all the same, so that files are
-// copied up when they are opened for writing, and that is said.
-func (s *Server) choosePassthrough(logger *log.Logger) {
-	if s.opt.Passthrough != mountopt.PassthroughOn {
-		return
+// filesystemConfig is how a union is served.
+func (s *Server) filesystemConfig(cfg *Config) FilesystemConfig[*union.Node] {
+	o := &cfg.Options
+	f := FilesystemConfig[*union.Node]{
+		FS:        s.union,
+		Target:    cfg.Target,
+		Flags:     MountFlagsOf(o),
+		Owners:    ownersOf(o),
+		Writeback: s.writeback(),
+		NoXattrs:  o.NoXattrs,
+		NoACL:     o.NoACL,
+		MaxWrite:  int(o.MaxWrite),
+		ReadAhead: layerReadAhead(o),
+		Debug:     o.Debug,
+		Log:       cfg.Log,
 	}
-	s.raw.opens = newOpenTable(nil)
+	if o.Timeout != nil {
+		timeout := time.Duration(min(*o.Timeout, forever.Seconds()) * float64(time.Second))
+		f.Timeout = &timeout
+	}
+	return f
+}
+
+// choosePassthrough has the kernel read and write files of the layers where it
+// will. Without the privilege for that OPEN is answered all the same, so that
+// files are copied up when they are opened for writing, and that is said.
+func (s *Server) choosePassthrough(logger *log.Logger) {
 	if s.union.Bounded() {
 		return
 	}
@@ -94,67 +109,17 @@ func (s *Server) choosePassthrough(logger *log.Logger) {
 		logger.Printf("passthrough=on: the kernel takes no backing files from this process (%v): data goes through the server; it needs root outside of user namespaces and Linux 6.9", err)
 		return
 	}
-	s.raw.opens.server = s.mount.conn
+	s.opens.server = s.mount.conn
 }
 
-// kernelOptions are the features that the server asks the kernel for.
-func (s *Server) kernelOptions(logger *log.Logger) *fuse.MountOptions {
-	o := &fuse.MountOptions{
-		MaxBackground:            64,
-		MaxWrite:                 int(s.opt.MaxWrite),
-		MaxReadAhead:             1 << 20,
-		DisableXAttrs:            s.opt.NoXattrs,
-		Debug:                    s.opt.Debug,
-		Logger:                   logger,
-		EnableSymlinkCaching:     true,
-		ExplicitDataCacheControl: true,
-		EnableAcl:                !s.opt.NoACL,
-		DisableSplice:            true,
-		// The mount may be mapped by mount_setattr(2): only requests that make
-		// something then say for whom, and nothing else is asked.
-		IDMappedMount: s.opt.DefaultPermissions.Or(true),
-		// CAP_NO_EXPORT_SUPPORT: a file handle would hold a node, which is forgotten
-		// with the kernel's cache and means another file in the next mount. Who
-		// asks for one is better told that there are none.
-		//
-		// CAP_ASYNC_DIO is not among them: what is read through the cache while
-		// an asynchronous direct write is under way would stay there for good,
-		// as nothing drops it when the write is done (fuse_aio_complete).
-		ExtraCapabilities: fuse.CAP_DONT_MASK | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_SETXATTR_EXT |
-			fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_IOCTL_DIR | fuse.CAP_NO_EXPORT_SUPPORT,
-	}
-	if o.MaxWrite == 0 {
-		o.MaxWrite = 1 << 20
-	}
-	if s.opt.Passthrough == mountopt.PassthroughOn {
-		o.ExtraCapabilities |= fuse.CAP_ATOMIC_O_TRUNC
-		o.MaxStackDepth = 1
-	} else {
-		o.DisabledCapabilities |= fuse.CAP_PASSTHROUGH
-	}
-	if s.writeback() {
-		o.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
-	}
-	return o
-}
-
-// writeback tells whether the kernel may collect what is written and hand it
-// over when the file is closed or synced, the default: a small write into a
-// cached page then costs no message. Passthrough has no use for it, and a limit
-// has to refuse the write itself, not the close.
+// writeback tells whether the kernel may collect what is written, the default.
+// Passthrough has no use for it, and a limit has to refuse the write itself, not
+// the close.
 func (s *Server) writeback() bool {
 	if s.opt.Writeback != nil {
 		return *s.opt.Writeback
 	}
 	return s.opt.Passthrough != mountopt.PassthroughOn && !s.union.Bounded()
-}
-
-func newRawFS(u *union.FS, o *mountopt.Options) *rawFS {
-	r := &rawFS{RawFileSystem: fuse.NewDefaultRawFileSystem(), union: u, timeout: forever, owners: newOwners(o), initialRoot: initialRoot()}
-	if o.Timeout != nil {
-		r.timeout = time.Duration(min(*o.Timeout, forever.Seconds()) * float64(time.Second))
-	}
-	return r
 }
 
 // openUnion opens the layers that the options name and merges them.

@@ -7,12 +7,6 @@ import (
 	"github.com/laminafs/lamina/whiteout"
 )
 
-// A Caller is on whose behalf something is made.
-type Caller struct {
-	UID, GID uint32
-	Umask    uint32
-}
-
 // birth describes an object about to be made.
 type birth struct {
 	typ    uint32 // S_IFMT bits

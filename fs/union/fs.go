@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/fs/layer"
+	"github.com/laminafs/lamina/fs/vfs"
 	"github.com/laminafs/lamina/whiteout"
 )
 
@@ -98,6 +99,18 @@ type branch struct {
 	upper bool // is the upper
 	aufs  bool // .wh. names are marks here
 }
+
+// The words that a union is asked in are those of all filesystems that are served.
+type (
+	// Attr is the attributes of a node: those of the object that provides it,
+	// with the inode number and the link count that the union shows.
+	Attr   = vfs.Attr
+	Caller = vfs.Caller
+	Change = vfs.Change
+	Listed = vfs.Listed
+)
+
+var _ vfs.Filesystem[*Node] = (*FS)(nil)
 
 // FS is a union of layers. All methods may be called by several goroutines.
 type FS struct {

@@ -6,10 +6,6 @@ import (
 	"github.com/laminafs/lamina/fs/layer"
 )
 
-// An Attr holds the attributes of a node: those of the object that provides
-// it, with the inode number and the link count that the union shows.
-type Attr = layer.Stat
-
 // Lookup finds a name in directory p and returns its node, with one more
 // reference, and its attributes. ENOENT tells that the name does not exist.
 func (fs *FS) Lookup(p *Node, name string) (*Node, Attr, error) {

@@ -9,16 +9,6 @@ import (
 	"github.com/laminafs/lamina/whiteout"
 )
 
-// A Listed entry is one name of a directory listing.
-type Listed struct {
-	Name string
-	Ino  uint64
-	Type uint32 // S_IFMT bits
-	// Pos is the position behind the entry: a listing that goes on from
-	// there begins with the next one.
-	Pos uint64
-}
-
 // ReadDir lists directory p from position pos, 0 being the start, by calling
 // emit until it returns false. "." and ".." are not listed. Positions stay
 // valid while the directory changes: a name that is there all the time is

@@ -8,17 +8,6 @@ import (
 	"github.com/laminafs/lamina/fs/layer"
 )
 
-// A Change says which attributes of a node to set; nil leaves one as it is.
-type Change struct {
-	Mode         *uint32
-	UID, GID     *uint32
-	Size         *int64
-	Atime, Mtime *layer.Time
-	// KillPriv clears the suid bit, and the sgid bit where it means
-	// execution, because the caller may not keep them (FUSE_HANDLE_KILLPRIV_V2).
-	KillPriv bool
-}
-
 var omit = layer.Time{Nsec: unix.UTIME_OMIT}
 
 // SetAttr changes attributes of a node and returns them all.
@@ -38,7 +27,7 @@ func (fs *FS) SetAttr(n *Node, c Change) (Attr, error) {
 			if c.Mtime != nil {
 				defer fs.timesOf(n).Unlock()
 			}
-			return fs.onObject(n, func(o layer.Object) error { return c.apply(o, n) })
+			return fs.onObject(n, func(o layer.Object) error { return applyChange(&c, o, n) })
 		}()
 		if err != nil {
 			return Attr{}, err
@@ -59,7 +48,7 @@ func (fs *FS) onObject(n *Node, do func(layer.Object) error) error {
 	return fs.withObject(n, objectOps{open: do, dir: func(d layer.Dir) error { return do(d) }})
 }
 
-func (c *Change) apply(o layer.Object, n *Node) error {
+func applyChange(c *Change, o layer.Object, n *Node) error {
 	if c.UID != nil || c.GID != nil {
 		uid, gid := -1, -1
 		if c.UID != nil {

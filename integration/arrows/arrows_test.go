@@ -18,7 +18,8 @@ var forbidden = []struct {
 	not  []string
 }{
 	{"whiteout", []string{module}},
-	{"fs/layer", []string{module + "fs/union", module + "fs/fusefs", module + "blockpool", module + "backends", module + "cmd", "github.com/hanwen/go-fuse"}},
+	{"fs/layer", []string{module + "fs/vfs", module + "fs/union", module + "fs/fusefs", module + "blockpool", module + "backends", module + "cmd", "github.com/hanwen/go-fuse"}},
+	{"fs/vfs", []string{module + "fs/union", module + "fs/fusefs", module + "fs/mountopt", module + "blockpool", module + "backends", module + "cmd", "github.com/hanwen/go-fuse"}},
 	{"fs/union", []string{module + "fs/fusefs", module + "fs/mountopt", module + "blockpool", module + "backends", module + "cmd", "github.com/hanwen/go-fuse"}},
 	{"fs/mountopt", []string{module}},
 	{"fs/", []string{module + "blockpool", module + "backends", module + "cmd"}},

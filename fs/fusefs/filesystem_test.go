@@ -1,12 +1,11 @@
 package fusefs
 
 import (
-	"log"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
-	"github.com/laminafs/lamina/fs/mountopt"
+	"github.com/laminafs/lamina/fs/union"
 )
 
 // A database that writes asynchronously past the cache, and a backup that reads
@@ -14,8 +13,7 @@ import (
 // the cache (xfstests generic/451).
 func TestDirectWritesLeaveNoOldDataInTheCache(t *testing.T) {
 	for _, writeback := range []bool{false, true} {
-		s := &Server{opt: mountopt.Options{Writeback: &writeback}}
-		o := s.kernelOptions(log.Default())
+		o := (&FilesystemConfig[*union.Node]{Writeback: writeback}).kernelOptions()
 		if caps := o.ExtraCapabilities &^ o.DisabledCapabilities; caps&fuse.CAP_ASYNC_DIO != 0 {
 			t.Errorf("writeback=%v asks for asynchronous direct I/O", writeback)
 		}
@@ -28,8 +26,7 @@ func TestDirectWritesLeaveNoOldDataInTheCache(t *testing.T) {
 // A program that remembers files by handle (name_to_handle_at) must hear that it
 // cannot, as from kernel overlayfs, and not get ESTALE or another file later.
 func TestFilesHaveNoHandles(t *testing.T) {
-	s := &Server{opt: mountopt.Options{Writeback: new(bool)}}
-	if o := s.kernelOptions(log.Default()); o.ExtraCapabilities&fuse.CAP_NO_EXPORT_SUPPORT == 0 {
+	if o := (&FilesystemConfig[*union.Node]{}).kernelOptions(); o.ExtraCapabilities&fuse.CAP_NO_EXPORT_SUPPORT == 0 {
 		t.Error("the kernel gives out file handles that nothing can be opened with")
 	}
 }
