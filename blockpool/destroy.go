@@ -41,6 +41,7 @@ func dissolve(path string, o OpenOptions) (replicas []string, devices, err error
 	}
 	p.epochs.after = p.releaseFreed
 	p.nodes = newNodeCache(p.tune.NodeCache)
+	p.readCache = newReadCache(p.tune.ReadCache)
 	defer func() { err = errors.Join(err, p.letGo()) }()
 	if err := p.openMetadata(path, &o); err != nil {
 		return nil, nil, err

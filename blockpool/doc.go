@@ -76,7 +76,7 @@
 //	Pool.view             shared: a reader takes dirty state, root and epoch together
 //	volume.mu             dirty records of one volume
 //	tour.mu, scrub.mu, tours.mu, jobs.mu, moves.mu   of long work
-//	catalogue.mu, space.mu, devices.mu, discards.mu, events.mu   leaves
+//	catalogue.mu, space.mu, devices.mu, discards.mu, events.mu, readShard.mu   leaves
 //
 // Trees, space maps and the catalogue are changed by the sync goroutine alone.
 package blockpool

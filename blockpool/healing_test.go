@@ -24,6 +24,7 @@ type damaged struct {
 
 func newDamaged(t testing.TB, profile Profile, devices int, metadata Profile) *damaged {
 	d := &damaged{bench: newSmallBench(t, Config{DataProfile: profile, MetadataProfile: metadata}, devices, memdev.NewUnrecorded())}
+	d.opts.Tunables.ReadCache = -1 // every read sees the devices
 	d.rng = rand.New(rand.NewPCG(uint64(profile), 21))
 	d.open()
 	for i := range 4 {

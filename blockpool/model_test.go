@@ -600,6 +600,7 @@ func (b *bench) recount() error {
 func (b *bench) retune(rng *rand.Rand) {
 	b.opts.Tunables.DirtyLimit = 64 << 10 << (2 * rng.IntN(4))
 	b.opts.Tunables.NodeCache = 1 << 10 << rng.IntN(12)
+	b.opts.Tunables.ReadCache = 1 << 18 << rng.IntN(8)
 	b.opts.Tunables.deadPerTxg = 3 << (2 * rng.IntN(5))
 }
 

@@ -39,6 +39,7 @@ func Open(path string, o OpenOptions) (_ *Pool, err error) {
 		wake: make(chan struct{}, 1), quit: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	p.nodes = newNodeCache(p.tune.NodeCache)
+	p.readCache = newReadCache(p.tune.ReadCache)
 	p.epochs.after = p.releaseFreed
 	if o.Listen != nil {
 		p.Listen(o.Listen)

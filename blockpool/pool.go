@@ -44,6 +44,8 @@ type Pool struct {
 	locks   recordLocks
 	buffers buffers
 
+	readCache *readCache
+
 	gate sync.RWMutex
 	open *txg // guarded by gate
 
@@ -93,6 +95,7 @@ type Tunables struct {
 	TxgInterval time.Duration // longest time that a change waits for its txg to close; 5 s
 	DirtyLimit  int64         // most bytes that a txg may change; 64M
 	NodeCache   int           // bytes of decoded tree nodes that are kept; 32M
+	ReadCache   int           // bytes of verified records that are kept for small reads; 64M, negative: none
 
 	deadPerTxg int                      // nodes of destroyed trees that a txg looks at; 2000
 	commit     func(func() error) error // runs each commit of the metadata; tests watch it, or have it fail
@@ -107,6 +110,9 @@ func (t Tunables) withDefaults() Tunables {
 	}
 	if t.NodeCache <= 0 {
 		t.NodeCache = 32 << 20
+	}
+	if t.ReadCache == 0 {
+		t.ReadCache = 64 << 20
 	}
 	if t.deadPerTxg <= 0 {
 		t.deadPerTxg = 2000
@@ -213,6 +219,7 @@ func (p *Pool) letGo() error {
 	var errs []error
 	p.closed.Store(true)
 	p.epochs.close()
+	p.readCache.close()
 	if p.meta != nil {
 		errs = append(errs, p.meta.Close())
 	}

@@ -253,7 +253,10 @@ func (p *Pool) readRow(row []format.Record, b []byte, size int64) error {
 // readStored fills p from within bytes into the record of that size that is
 // stored as rec says.
 func (p *Pool) readStored(rec format.Record, size, within int64, b []byte) error {
-	if int64(len(b)) == size {
+	if p.readCache.copy(rec, within, b) {
+		return nil
+	}
+	if int64(len(b)) == size && size > maxCachedRead {
 		return p.readWhole(rec, b)
 	}
 	whole := p.buffers.get(size)
@@ -262,6 +265,7 @@ func (p *Pool) readStored(rec format.Record, size, within int64, b []byte) error
 		return err
 	}
 	copy(b, whole[within:])
+	p.readCache.add(rec, whole)
 	return nil
 }
 

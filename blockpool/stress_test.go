@@ -44,7 +44,7 @@ func checkStressRecord(b []byte, n int64) error {
 // for the race detector.
 func TestManyAtOnceWhileADeviceFails(t *testing.T) {
 	b := newSmallBench(t, Config{DataProfile: Mirror, MetadataProfile: Mirror}, 3, memdev.NewUnrecorded())
-	b.opts.Tunables = Tunables{DirtyLimit: 256 << 10, NodeCache: 8 << 10, TxgInterval: 5 * time.Millisecond, deadPerTxg: 10}
+	b.opts.Tunables = Tunables{DirtyLimit: 256 << 10, NodeCache: 8 << 10, ReadCache: 4 << 20, TxgInterval: 5 * time.Millisecond, deadPerTxg: 10}
 	b.open()
 	const size, recordSize = 1 << 20, 16 << 10
 	for i := range 2 {

@@ -45,14 +45,22 @@ func (s *stripe) height() int64 { return s.all[0].sectors }
 // stripe computes where a record of n bytes lies; the caller has made sure that
 // the chunk holds it.
 func (c *Chunk) stripe(at format.Addr, n int) *stripe {
-	s := &stripe{parity: c.Profile.Parity()}
+	s := new(stripe)
+	c.layOut(s, at, n)
+	return s
+}
+
+// layOut is stripe in memory of the caller's: a stripe has a kilobyte, which a
+// small read feels.
+func (c *Chunk) layOut(s *stripe, at format.Addr, n int) {
+	s.parity = c.Profile.Parity()
 	first, sectors := int64(at-c.Base), format.Sectors(int64(n))
 	if s.parity == 0 {
 		s.count = len(c.Columns)
 		for i := range s.pieces() {
 			s.all[i] = piece{column: i, row: first, sectors: sectors}
 		}
-		return s
+		return
 	}
 	// The names of vdev_raidz_map_alloc: q full rows, r data sectors in the
 	// last one, which is on the first big columns.
@@ -79,7 +87,6 @@ func (c *Chunk) stripe(at format.Addr, n int) *stripe {
 		}
 		s.all[i] = p
 	}
-	return s
 }
 
 // rows returns which sectors of a column hold raw sectors [first, first+n) of

@@ -63,10 +63,12 @@ func (a *Array) Read(c *Chunk, at format.Addr, data []byte, verify func([]byte) 
 	if err := c.holds(at, len(data)); err != nil {
 		return fmt.Errorf("read: %w", err)
 	}
-	s := c.stripe(at, len(data))
-	if s.parity == 0 {
-		return a.readCopies(c, s, at, data, verify)
+	if c.Profile.Parity() == 0 {
+		var s stripe
+		c.layOut(&s, at, len(data))
+		return a.readCopies(c, &s, at, data, verify)
 	}
+	s := c.stripe(at, len(data))
 	if a.readData(c, s, data) && verified(verify, data) {
 		return nil
 	}
