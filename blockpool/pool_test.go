@@ -355,3 +355,11 @@ func TestLimits(t *testing.T) {
 		t.Errorf("what was reserved: %v", err)
 	}
 }
+
+// reopenWith opens the pool anew with other tunables.
+func (b *bench) reopenWith(t Tunables) {
+	b.Helper()
+	b.must(b.Close())
+	b.opts.Tunables = t
+	b.open()
+}
