@@ -12,7 +12,6 @@
 package main
 
 import (
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -63,71 +62,29 @@ func run(args []string, out io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	r, err := measure(dir, o)
-	if err != nil {
+	r := measure(dir, o)
+	if _, err := io.WriteString(out, r.Table()); err != nil {
 		return err
 	}
-	table := r.table()
-	if _, err := io.WriteString(out, table); err != nil {
-		return err
-	}
-	return save(o, r, table)
-}
-
-func save(o options, r *results, table string) error {
-	if o.text != "" {
-		if err := os.WriteFile(o.text, []byte(table), 0o644); err != nil {
-			return err
-		}
-	}
-	if o.json == "" {
-		return nil
-	}
-	b, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(o.json, append(b, '\n'), 0o644)
-}
-
-// results has seconds by workload and subject, one for each round.
-type results struct {
-	Workloads []string                        `json:"workloads"`
-	Subjects  []string                        `json:"subjects"`
-	Seconds   map[string]map[string][]float64 `json:"seconds"`
-	Reference map[string]string               `json:"reference"` // the subject whose time is 1
-	Problems  map[string]string               `json:"problems,omitempty"`
+	return r.Save(o.text, o.json)
 }
 
 // measure runs every workload on every subject, interleaved.
-func measure(dir string, o options) (*results, error) {
-	r := &results{Seconds: map[string]map[string][]float64{}, Reference: map[string]string{}, Problems: map[string]string{}}
+func measure(dir string, o options) *stats.Results {
+	byName, names := map[string]subject{}, []string(nil)
 	for _, s := range subjects {
-		r.Subjects = append(r.Subjects, s.name)
+		byName[s.name], names = s, append(names, s.name)
 	}
+	r := stats.NewResults(names)
 	for _, w := range workloads {
-		if !strings.Contains(w.name, o.only) {
-			continue
+		if strings.Contains(w.name, o.only) {
+			r.Measure(w.name, w.reference, func(s string) bool { return w.only[s] }, o.rounds, func(s string) (float64, error) {
+				return once(filepath.Join(dir, s), byName[s], w, o)
+			})
+			fmt.Fprintf(os.Stderr, "%s: measured\n", w.name)
 		}
-		r.Workloads = append(r.Workloads, w.name)
-		r.Seconds[w.name], r.Reference[w.name] = map[string][]float64{}, w.reference
-		for round := range o.rounds {
-			for _, i := range stats.Rotated(len(subjects), round) {
-				s := subjects[i]
-				if !w.only[s.name] {
-					continue
-				}
-				t, err := once(filepath.Join(dir, s.name), s, w, o)
-				if err != nil {
-					r.Problems[w.name+" on "+s.name] = err.Error()
-					continue
-				}
-				r.Seconds[w.name][s.name] = append(r.Seconds[w.name][s.name], t)
-			}
-		}
-		fmt.Fprintf(os.Stderr, "%s: measured\n", w.name)
 	}
-	return r, nil
+	return r
 }
 
 // once makes a subject, runs a workload on it, and removes it.
@@ -145,40 +102,4 @@ func once(dir string, s subject, w workload, o options) (float64, error) {
 		err = cerr
 	}
 	return t.Seconds(), err
-}
-
-func (r *results) table() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "Time, relative to the first column that has one (less is faster); medians (ends of the pairs).\n\n%-34s", "workload")
-	for _, s := range r.Subjects {
-		fmt.Fprintf(&b, " %-19s", s)
-	}
-	b.WriteByte('\n')
-	for _, w := range r.Workloads {
-		b.WriteString(r.row(w))
-		b.WriteByte('\n')
-	}
-	for what, why := range r.Problems {
-		fmt.Fprintf(&b, "not measured: %s: %s\n", what, why)
-	}
-	return b.String()
-}
-
-func (r *results) row(w string) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%-34s", w)
-	base := r.Seconds[w][r.Reference[w]]
-	for _, s := range r.Subjects {
-		cell := "-"
-		switch v := r.Seconds[w][s]; {
-		case len(v) == 0:
-		case s == r.Reference[w]:
-			cell = fmt.Sprintf("%.4g ms", 1e3*stats.SpanOf(v).Median)
-		case len(base) > 0:
-			p := stats.SpanOf(stats.PairRatios(v, base))
-			cell = fmt.Sprintf("%.2f (%.2f–%.2f)", stats.SpanOf(v).Median/stats.SpanOf(base).Median, p.Min, p.Max)
-		}
-		fmt.Fprintf(&b, " %-19s", cell)
-	}
-	return strings.TrimRight(b.String(), " ")
 }
