@@ -6,7 +6,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/laminafs/lamina/blockpool/internal/btree"
@@ -95,31 +98,67 @@ func (p *Pool) newPass(g *txg) *pass {
 // writeRecords writes what is only in memory to the addresses that it was
 // given, in their order.
 func (s *pass) writeRecords() error {
-	type job struct {
-		v *volume
-		r *dirtyRecord
-	}
-	var jobs []job
+	var jobs []*recordJob
 	for _, v := range s.g.volumes {
 		for _, r := range v.syncing.records {
 			if r.buf != nil {
-				jobs = append(jobs, job{v, r})
+				jobs = append(jobs, &recordJob{v: v, r: r})
 			}
 		}
 	}
-	slices.SortFunc(jobs, func(a, b job) int { return cmp.Compare(a.r.at, b.r.at) })
-	for _, j := range jobs {
-		codec, stored := j.v.entry.Load().encode(j.r.buf)
-		j.r.rec = format.Record{
-			Addr: j.r.at, Size: uint32(len(stored)), Codec: codec, Sum: format.Sum(stored),
-			Birth: s.g.number, Owner: j.v.id,
+	slices.SortFunc(jobs, func(a, b *recordJob) int { return cmp.Compare(a.r.at, b.r.at) })
+	for some := range slices.Chunk(jobs, packedTogether) {
+		encodeAll(some)
+		for _, j := range some {
+			if err := s.writeRecord(j); err != nil {
+				return err
+			}
 		}
-		if err := s.p.writeStored(j.r.rec, stored); err != nil {
-			return err
+	}
+	return nil
+}
+
+// packedTogether is how many records are packed side by side before they are
+// written: it bounds the memory for what was packed.
+const packedTogether = 64
+
+// A recordJob is a record that is to be written.
+type recordJob struct {
+	v      *volume
+	r      *dirtyRecord
+	codec  format.Codec
+	stored []byte
+}
+
+func (j *recordJob) encode() { j.codec, j.stored = j.v.entry.Load().encode(j.r.buf) }
+
+// encodeAll packs records, on all processors where they are to be packed.
+func encodeAll(jobs []*recordJob) {
+	var wg sync.WaitGroup
+	var next atomic.Int64
+	work := func() {
+		for i := next.Add(1) - 1; i < int64(len(jobs)); i = next.Add(1) - 1 {
+			jobs[i].encode()
 		}
-		if rest := s.p.space.surplus(j.r.at, j.r.admitted, int64(len(stored))); rest.n > 0 {
-			s.g.supersede(rest)
+	}
+	if slices.ContainsFunc(jobs, func(j *recordJob) bool { return j.v.entry.Load().compression != CompressionOff }) {
+		for range runtime.GOMAXPROCS(0) - 1 {
+			wg.Go(work)
 		}
+	}
+	work()
+	wg.Wait()
+}
+
+func (s *pass) writeRecord(j *recordJob) error {
+	r := j.r
+	r.rec = j.v.record(r.at, j.codec, j.stored)
+	r.rec.Birth = s.g.number
+	if err := s.p.writeStored(r.rec, j.stored); err != nil {
+		return err
+	}
+	if rest := s.p.space.surplus(r.at, r.admitted, int64(len(j.stored))); rest.n > 0 {
+		s.g.supersede(rest)
 	}
 	return nil
 }
