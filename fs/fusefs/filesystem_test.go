@@ -1,9 +1,13 @@
 package fusefs
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/fs/union"
 )
@@ -28,5 +32,100 @@ func TestDirectWritesLeaveNoOldDataInTheCache(t *testing.T) {
 func TestFilesHaveNoHandles(t *testing.T) {
 	if o := (&FilesystemConfig[*union.Node]{}).kernelOptions(); o.ExtraCapabilities&fuse.CAP_NO_EXPORT_SUPPORT == 0 {
 		t.Error("the kernel gives out file handles that nothing can be opened with")
+	}
+}
+
+// restless is a union with directories in which names come and go by themselves.
+type restless struct {
+	*union.FS
+	dirs map[*union.Node]bool
+}
+
+func (r *restless) Restless(p *union.Node) bool { return r.dirs[p] }
+
+// Who has looked for a snapshot before it was made must see it afterwards.
+func TestNamesThatComeByThemselvesAreNotCached(t *testing.T) {
+	r, _ := rawFile(t)
+	u := r.fs.(*union.FS)
+	dir, _, err := u.Mkdir(u.Root(), "dir", 0o755, union.Caller{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := u.Create(dir, "there", 0o644, union.Caller{}); err != nil {
+		t.Fatal(err)
+	}
+	r = newRawFS(&FilesystemConfig[*union.Node]{FS: &restless{u, map[*union.Node]bool{dir: true}}})
+	for _, c := range []struct {
+		in     uint64
+		name   string
+		cached bool
+	}{
+		{dir.ID(), "there", false}, {dir.ID(), "absent", false},
+		{fuse.FUSE_ROOT_ID, "dir", true}, {fuse.FUSE_ROOT_ID, "absent", true},
+	} {
+		var out fuse.EntryOut
+		if st := r.Lookup(nil, &fuse.InHeader{NodeId: c.in}, c.name, &out); st != fuse.OK {
+			t.Fatalf("look up %s: %v", c.name, st)
+		}
+		if got := out.EntryValid > 0; got != c.cached {
+			t.Errorf("%s in node %d: the kernel may remember: %v, want %v", c.name, c.in, got, c.cached)
+		}
+	}
+}
+
+// Who changes a served filesystem by another way than through its mount tells the
+// kernel, and the mount shows it.
+func TestWhatChangesBehindTheKernelShowsWhenItIsTold(t *testing.T) {
+	for _, writeback := range []bool{false, true} {
+		r, n := rawFile(t)
+		u, target := r.fs.(*union.FS), t.TempDir()
+		m, err := MountFilesystem(FilesystemConfig[*union.Node]{
+			FS: u, Target: target, Writeback: writeback,
+			Flags: MountFlags{FSName: "test", Subtype: "lamina", DefaultPermissions: true},
+		})
+		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOENT) {
+			t.Skip("may not mount here: ", err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Start()
+		t.Cleanup(func() {
+			if err := m.Unmount(false); err != nil {
+				t.Error(err)
+				_ = m.Unmount(true)
+			}
+			m.Wait()
+		})
+		made, old := filepath.Join(target, "made"), filepath.Join(target, "f")
+		if _, err := os.Stat(made); !errors.Is(err, os.ErrNotExist) {
+			t.Fatalf("before it is made: %v", err)
+		}
+		if data, err := os.ReadFile(old); err != nil || string(data) != "data" {
+			t.Fatalf("%q, %v", data, err)
+		}
+		if _, _, err := u.Create(u.Root(), "made", 0o644, union.Caller{UID: uint32(os.Geteuid())}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := u.Write(n, []byte("more than data"), 0, false); err != nil {
+			t.Fatal(err)
+		}
+		// With write-back the kernel knows the size of a file best, while it knows
+		// the file: it has to forget the name.
+		if err := errors.Join(m.DropEntry(fuse.FUSE_ROOT_ID, "made"), m.DropInode(fuse.FUSE_ROOT_ID), m.DropEntry(fuse.FUSE_ROOT_ID, "f")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(made); err != nil {
+			t.Errorf("write-back %v: a name that was made: %v", writeback, err)
+		}
+		if list, err := os.ReadDir(target); err != nil || len(list) != 2 {
+			t.Errorf("write-back %v: listed %v, %v", writeback, list, err)
+		}
+		if data, err := os.ReadFile(old); err != nil || string(data) != "more than data" {
+			t.Errorf("write-back %v: what was written reads as %q, %v", writeback, data, err)
+		}
+		if c := m.Counters(); c.Requests["LOOKUP"] == 0 || c.Nodes == 0 || m.Options()["writeback"] != onOff(writeback) {
+			t.Errorf("counters %v, options %v", c, m.Options())
+		}
 	}
 }

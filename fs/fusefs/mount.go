@@ -90,9 +90,14 @@ func (m *RawMount) Unmount(lazy bool) error {
 // DropInode makes the kernel write out and forget what it has cached of an
 // inode: attributes and data, or the listing. ENOENT tells that it does not know
 // the inode at all. A request of the kernel may be waiting for what is dropped,
-// so the caller holds no lock that an answer needs.
+// so the caller holds no lock that an answer needs. With write-back the kernel
+// keeps size and times of a regular file that it knows (fuse_get_cache_mask).
 func (m *RawMount) DropInode(id uint64) error { return m.conn.dropInode(id) }
 
 // DropAttrs makes the kernel forget the attributes of an inode and nothing else,
 // see [RawMount.DropInode].
 func (m *RawMount) DropAttrs(id uint64) error { return m.conn.dropAttrs(id) }
+
+// DropEntry makes the kernel forget a name in a directory, whether it knows it to
+// be there or not, see [RawMount.DropInode].
+func (m *RawMount) DropEntry(dir uint64, name string) error { return m.conn.dropEntry(dir, name) }
