@@ -14,10 +14,11 @@ type catalogue struct {
 	mu     sync.RWMutex
 	byID   map[uint64]*volume
 	byName map[string]*volume
+	tree   hierarchy
 }
 
 func newCatalogue() *catalogue {
-	return &catalogue{byID: map[uint64]*volume{}, byName: map[string]*volume{}}
+	return &catalogue{byID: map[uint64]*volume{}, byName: map[string]*volume{}, tree: hierarchy{branches: map[uint64]*branch{}}}
 }
 
 // hold finds a volume for a handle.
@@ -90,6 +91,7 @@ func (c *catalogue) set(p *Pool, e *entry) {
 	v := c.byID[e.id]
 	if v == nil {
 		v = &volume{pool: p, id: e.id}
+		v.pending.tree = &c.tree
 		c.byID[e.id] = v
 	} else if old := v.entry.Load().name; old != e.name {
 		delete(c.byName, old)

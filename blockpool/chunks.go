@@ -110,21 +110,11 @@ func (s *space) setRoom(data, metadata int64) {
 	s.announceLocked()
 }
 
-// promise notes how much more space is promised to a volume than to the same one
-// before; each may be nil.
-func (s *space) promise(before, after *entry) {
-	n := after.unused() - before.unused()
+// promise notes how many sectors are reserved and not used.
+func (s *space) promise(sectors int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.reserved += n
-}
-
-// unused returns the sectors that the entry has reserved and not used.
-func (e *entry) unused() int64 {
-	if e == nil {
-		return 0
-	}
-	return format.Sectors(max(e.reservation-e.used, 0))
+	s.reserved = sectors
 }
 
 // unpromised returns the free sectors that are promised to nobody.

@@ -175,6 +175,22 @@ func bytesAttr(key string, p *[]byte) attr {
 	}}
 }
 
+// localAttr is what is stored of properties; of no dataset there is none.
+func localAttr(key string, l *local) attr {
+	return attr{key, func() string {
+		if *l == nil {
+			return ""
+		}
+		return hex.EncodeToString(l.pack())
+	}, func(s string) error {
+		b, err := hex.DecodeString(s)
+		if err == nil {
+			*l, err = unpackLocal(b)
+		}
+		return err
+	}}
+}
+
 func profileAttr(key string, p *Profile) attr { return word(key, p, Profile.String, ParseProfile) }
 
 func classAttr(key string, p *format.Class) attr {
@@ -300,6 +316,7 @@ func entryAttrs(e *entry) []attr {
 		num("created-txg", &e.createdTxg), num("written-txg", &e.writtenTxg),
 		num("quota", &e.quota), num("refquota", &e.refquota), num("reservation", &e.reservation),
 		num("used", &e.used), bytesAttr("receiving", &e.receiving),
+		localAttr("props", &e.props),
 	}
 }
 

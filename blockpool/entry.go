@@ -52,6 +52,7 @@ type entry struct {
 	content     content
 	objects     uint64      // counted items of a dataset's tree
 	compression Compression // of what is written to a dataset
+	props       local       // that somebody has set
 
 	receiving []byte // state of a stream that is being received; nobody may open it before its end
 }
@@ -87,6 +88,7 @@ const (
 	entryContent
 	entryObjects
 	entryCompression
+	entryProps
 )
 
 // pack returns the value of the entry in the catalogue's bucket, whose key is
@@ -115,6 +117,9 @@ func (e *entry) pack() []byte {
 	}
 	if e.receiving != nil {
 		f.Bytes(entryReceiving, e.receiving)
+	}
+	if e.props != nil {
+		f.Bytes(entryProps, e.props.pack())
 	}
 	return f
 }
@@ -166,6 +171,10 @@ func unpackEntry(id uint64, b []byte) (*entry, error) {
 			return f.Uint(&e.objects)
 		case entryCompression:
 			return f.Uint(&compression)
+		case entryProps:
+			var err error
+			e.props, err = unpackLocal(f.Bytes())
+			return err
 		default:
 			return f.Unknown()
 		}

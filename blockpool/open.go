@@ -170,6 +170,9 @@ func (p *Pool) load(view *meta.View, o *OpenOptions) error {
 	if err := p.checkChunks(); err != nil {
 		return err
 	}
+	if err := p.loadProperties(view); err != nil {
+		return err
+	}
 	if err := p.loadCatalogue(view); err != nil {
 		return err
 	}
@@ -319,7 +322,7 @@ func (p *Pool) loadCatalogue(view *meta.View) error {
 	}
 	for _, v := range p.catalogue.all() {
 		p.catalogue.noteSharer(v.entry.Load())
-		p.space.promise(nil, v.entry.Load())
 	}
+	p.space.promise(p.catalogue.countAnew())
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 type Pool struct {
 	guid   GUID
 	config atomic.Pointer[Config]
+	props  atomic.Pointer[local] // its own properties, which datasets inherit
 	tune   Tunables
 
 	storage Storage

@@ -214,9 +214,12 @@ func (x *receiver) flush(ctx context.Context) error {
 		return err
 	}
 	count := int64(len(p)) / size
-	target := x.v.pool.catalogue.entry(x.owner)
-	if target != nil && target.quota == 0 && target.refquota == 0 && x.v.pool.metadataFits(count) {
-		if at, err := x.v.pool.space.allocate(format.Data, size, count, target.unused(), false); err == nil {
+	own, limited := int64(0), true
+	if target := x.v.pool.catalogue.get(x.owner); target != nil {
+		own, limited = target.pending.promisedTo(), target.pending.limited()
+	}
+	if !limited && x.v.pool.metadataFits(count) {
+		if at, err := x.v.pool.space.allocate(format.Data, size, count, own, false); err == nil {
 			return x.place(ctx, n, at, p)
 		}
 	}
@@ -224,7 +227,7 @@ func (x *receiver) flush(ctx context.Context) error {
 		if err := x.within(ctx, n); err != nil {
 			return err
 		}
-		at, err := x.v.pool.allocate(ctx, format.Data, size, target.unused())
+		at, err := x.v.pool.allocate(ctx, format.Data, size, own)
 		if err != nil {
 			return err
 		}
@@ -252,12 +255,14 @@ func (x *receiver) within(ctx context.Context, n uint64) error {
 // over refuses a record that seems to be too much. All that is received is new to
 // the volume, but for what arrives a second time.
 func (x *receiver) over(n uint64) error {
-	target := x.v.pool.catalogue.entry(x.owner)
-	if target == nil || target.quota == 0 && target.refquota == 0 {
+	charged := x.v.pool.catalogue.get(x.owner)
+	if charged == nil || !charged.pending.limited() {
 		return nil
 	}
+	// What is on its way is pending for who is charged, too: it is below that.
+	target, over := charged.entry.Load(), charged.pending.over(int64(x.h.RecordSize))
 	e, more := x.v.entry.Load(), x.v.pending.Load()+int64(x.h.RecordSize)
-	if (target.refquota == 0 || e.referenced+more <= target.refquota) && (target.quota == 0 || target.used+more <= target.quota) {
+	if (target.refquota == 0 || e.referenced+more <= target.refquota) && over == nil {
 		return nil
 	}
 	birth, err := x.v.birth(n)
@@ -266,8 +271,8 @@ func (x *receiver) over(n uint64) error {
 		return err
 	case target.refquota != 0 && birth == 0 && e.referenced+more > target.refquota:
 		return fmt.Errorf("refquota of %d bytes: %w", target.refquota, ErrQuota)
-	case target.quota != 0 && birth <= e.createdTxg && target.used+more > target.quota:
-		return fmt.Errorf("quota of %d bytes: %w", target.quota, ErrQuota)
+	case over != nil && birth <= e.createdTxg:
+		return fmt.Errorf("quota of %d bytes for %s: %w", over.quota, over.name, ErrQuota)
 	}
 	return nil
 }

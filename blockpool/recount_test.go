@@ -370,7 +370,10 @@ func (c *recounter) allocators() {
 		if n := v.pending.Load(); n != 0 {
 			c.bad("%s has %d bytes pending", e.name, n)
 		}
-		promised += e.unused()
+		if b, want := &v.pending, c.usedBelow(e.name); b.e != e || b.below != want || b.all.Load() != 0 {
+			c.bad("what is below %s counts for %d bytes, %d are said and %d are pending; its entry is there: %v", e.name, want, b.below, b.all.Load(), b.e == e)
+		}
+		promised += format.Sectors(max(e.reservation-e.used-c.usedBelow(e.name), 0))
 	}
 	if promised != s.reserved {
 		c.bad("%d sectors are promised and %d are said to be", promised, s.reserved)
@@ -379,6 +382,25 @@ func (c *recounter) allocators() {
 	if room != s.room[format.Data] {
 		c.bad("devices have room for %d sectors and %d are said to be", room, s.room[format.Data])
 	}
+}
+
+// usedBelow returns the bytes that what lies below a name counts for: what is used,
+// or what is reserved if that is more.
+func (c *recounter) usedBelow(name string) (sum int64) {
+	list := c.p.catalogue.all()
+	for _, v := range list {
+		e := v.entry.Load()
+		nearest := ""
+		for _, o := range list {
+			if n := o.entry.Load().name; isBelow(e.name, n) && len(n) > len(nearest) {
+				nearest = n
+			}
+		}
+		if nearest == name {
+			sum += max(e.used+c.usedBelow(e.name), e.reservation)
+		}
+	}
+	return sum
 }
 
 // recountNodes returns the ids of all nodes that are stored.

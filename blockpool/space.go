@@ -286,8 +286,7 @@ func (v *volume) admit(ctx context.Context, record uint64, n int64) (format.Addr
 	if err != nil {
 		return 0, err
 	}
-	e := v.entry.Load()
-	at, err := v.pool.allocate(ctx, format.Data, n, e.unused())
+	at, err := v.pool.allocate(ctx, format.Data, n, v.pending.promisedTo())
 	if err == nil {
 		v.pending.Add(n)
 	}
@@ -305,12 +304,11 @@ func (v *volume) retract(at format.Addr, n int64) {
 // within refuses n new bytes beyond the volume's limits. A record that only it
 // has may always be written anew: what it had becomes free.
 func (v *volume) within(record uint64, n int64) error {
-	e := v.entry.Load()
-	if e.quota == 0 && e.refquota == 0 {
+	if !v.pending.limited() {
 		return nil
 	}
-	pending := v.pending.Load()
-	if (e.refquota == 0 || e.referenced+pending+n <= e.refquota) && (e.quota == 0 || e.used+pending+n <= e.quota) {
+	e, pending, over := v.entry.Load(), v.pending.Load(), v.pending.over(n)
+	if (e.refquota == 0 || e.referenced+pending+n <= e.refquota) && over == nil {
 		return nil
 	}
 	birth, err := v.birth(record)
@@ -319,8 +317,8 @@ func (v *volume) within(record uint64, n int64) error {
 		return err
 	case e.refquota != 0 && birth == 0 && e.referenced+pending+n > e.refquota:
 		return fmt.Errorf("refquota of %d bytes: %w", e.refquota, ErrQuota)
-	case e.quota != 0 && birth <= max(v.shared.Load(), e.createdTxg) && e.used+pending+n > e.quota:
-		return fmt.Errorf("quota of %d bytes: %w", e.quota, ErrQuota)
+	case over != nil && birth <= max(v.shared.Load(), e.createdTxg):
+		return fmt.Errorf("quota of %d bytes for %s: %w", over.quota, over.name, ErrQuota)
 	}
 	return nil
 }

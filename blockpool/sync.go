@@ -397,13 +397,13 @@ func (s *pass) publish() error {
 	p.tours.lastNode.Store(s.state.nextNode)
 	p.view.Lock()
 	for id, e := range s.entries {
-		p.space.promise(p.catalogue.entry(id), e)
 		if e == nil {
 			p.catalogue.remove(id)
 		} else {
 			p.catalogue.set(p, e)
 		}
 	}
+	p.space.promise(p.catalogue.settle(s.entries))
 	for _, v := range s.g.volumes {
 		v.mu.Lock()
 		v.pending.Add(-v.syncing.admitted())

@@ -45,7 +45,7 @@ func (p *Pool) CreateVolume(ctx context.Context, name string, size int64, o Volu
 			if err := s.mayCreate(name, KindVolume); err != nil {
 				return err
 			}
-			if err := s.mayReserve(o.Reservation); err != nil {
+			if err := s.mayReserve(&entry{name: name}, o.Reservation); err != nil {
 				return err
 			}
 			e := s.newEntry(name, KindVolume)
@@ -244,7 +244,7 @@ func (p *Pool) SetLimits(ctx context.Context, name string, quota, refquota, rese
 			return fmt.Errorf("a snapshot is %w", ErrReadOnly)
 		}
 		if reservation > e.reservation {
-			if err := s.mayReserve(reservation - max(e.reservation, e.used)); err != nil {
+			if err := s.mayReserve(e, reservation); err != nil {
 				return err
 			}
 		}
@@ -401,11 +401,12 @@ func (s *pass) mayName(name string, kind Kind) error {
 }
 
 // mayReserve refuses to promise what is not there.
-func (s *pass) mayReserve(n int64) error {
-	if free := s.p.space.unpromised(); n > 0 && n > free*format.SectorSize {
-		return fmt.Errorf("reservation of %d bytes: %d are free: %w", n, max(free, 0)*format.SectorSize, ErrNoSpace)
+func (s *pass) mayReserve(e *entry, reservation int64) error {
+	n, err := s.p.catalogue.growth(e, reservation)
+	if free := s.p.space.unpromised(); err == nil && n > 0 && n > free*format.SectorSize {
+		err = fmt.Errorf("reservation of %d bytes, %d more than now: %d are free: %w", reservation, n, max(free, 0)*format.SectorSize, ErrNoSpace)
 	}
-	return nil
+	return err
 }
 
 // unused refuses what is open, and keeps it from being opened until this txg is

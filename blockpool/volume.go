@@ -22,7 +22,7 @@ type volume struct {
 	// together with the dirty state takes it under Pool.view.
 	entry atomic.Pointer[entry]
 
-	pending atomic.Int64  // bytes that were admitted and are not committed
+	pending branch        // bytes that were admitted and are not committed, and its place among others
 	shared  atomic.Uint64 // txg of the newest snapshot or clone: what was written up to it is shared with that
 	handles atomic.Int64
 	claimed bool // nobody may open it until the txg that changes it is durable; guarded by catalogue.mu

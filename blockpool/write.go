@@ -57,8 +57,8 @@ func (v *volume) writeRun(ctx context.Context, n uint64, p []byte, size int64) (
 	if err := v.pool.throttle(ctx); err != nil {
 		return 0, err
 	}
-	if e := v.entry.Load(); count > 1 && e.quota == 0 && e.refquota == 0 && v.pool.metadataFits(count) {
-		if at, err := v.pool.space.allocate(format.Data, size, count, e.unused(), false); err == nil {
+	if count > 1 && !v.pending.limited() && v.pool.metadataFits(count) {
+		if at, err := v.pool.space.allocate(format.Data, size, count, v.pending.promisedTo(), false); err == nil {
 			v.pending.Add(int64(len(p)))
 			if err := v.putThrough(ctx, n, at, p, size); err != nil {
 				return 0, err
