@@ -253,8 +253,8 @@ func (a *application) writeRuns(ctx context.Context) error {
 func (a *application) writeRun(ctx context.Context, r *run) error {
 	e, p := a.v.entry.Load(), a.v.pool
 	count := int64(len(r.data)) / a.size
-	if e.compression == CompressionOff && e.quota == 0 && e.refquota == 0 && p.metadataFits(count) {
-		if at, err := p.space.allocate(format.Data, a.size, count, e.unused(), false); err == nil {
+	if e.compression == CompressionOff && !a.v.pending.limited() && p.metadataFits(count) {
+		if at, err := p.space.allocate(format.Data, a.size, count, a.v.pending.promisedTo(), false); err == nil {
 			a.v.pending.Add(int64(len(r.data)))
 			stride := format.Addr(p.space.extent(at, a.size).n)
 			records := make([]format.Record, count)

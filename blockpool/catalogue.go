@@ -52,18 +52,6 @@ func (c *catalogue) get(id uint64) *volume {
 	return c.byID[id]
 }
 
-// below returns a name below that one, or "".
-func (c *catalogue) below(name string) string {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	for n := range c.byName {
-		if len(n) > len(name) && n[len(name)] == '/' && n[:len(name)] == name {
-			return n
-		}
-	}
-	return ""
-}
-
 // entry returns the entry of that id, or nil.
 func (c *catalogue) entry(id uint64) *entry {
 	if v := c.get(id); v != nil {

@@ -124,6 +124,16 @@ func (s *space) unpromised() int64 {
 	return s.availableLocked(format.Data) - s.reserved - s.totalLocked(format.Data)*kept/100
 }
 
+// unpromisedBytes is unpromised in bytes.
+func (p *Pool) unpromisedBytes() int64 { return p.space.unpromised() * format.SectorSize }
+
+// usedBytes returns how much of the space for data is in use.
+func (p *Pool) usedBytes() int64 {
+	p.space.mu.Lock()
+	defer p.space.mu.Unlock()
+	return (p.space.totalLocked(format.Data) - p.space.availableLocked(format.Data)) * format.SectorSize
+}
+
 // profile returns how new chunks of a class lie on devices.
 func (p *Pool) profile(class format.Class) Profile {
 	c := p.Config()

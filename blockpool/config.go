@@ -156,12 +156,15 @@ func (c Config) check() error {
 	return errors.Join(errs...)
 }
 
+// maxName bounds the name of a volume, and what follows the @ of a snapshot, in bytes.
+const maxName = 200
+
 // CheckName accepts the name of a volume: parts joined by slashes, each of
 // letters, digits and _-.: beginning with a letter or digit, at most 200 bytes
 // in all. It is zfs's rule.
 func CheckName(name string) error {
-	if len(name) > 200 {
-		return invalidf("name of %d bytes is longer than 200", len(name))
+	if len(name) > maxName {
+		return invalidf("name of %d bytes is longer than %d", len(name), maxName)
 	}
 	for part := range strings.SplitSeq(name, "/") {
 		for i, r := range part {

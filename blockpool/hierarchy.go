@@ -140,12 +140,12 @@ func (b *branch) room(free int64) int64 {
 	least, credit := int64(maxVolumeSize), int64(0)
 	for a := b; a != nil && a.e != nil; a = a.up {
 		if a.e.quota != 0 {
-			least = min(least, a.e.quota-a.e.used-a.below+credit)
+			least = min(least, a.e.quota-a.e.used-a.below-a.all.Load()+credit)
 		}
 		credit += a.unfilledLocked()
 	}
 	if b.e != nil && b.e.refquota != 0 {
-		least = min(least, b.e.refquota-b.e.referenced)
+		least = min(least, b.e.refquota-b.e.referenced-b.own.Load())
 	}
 	return max(min(least, free+credit), 0)
 }

@@ -216,14 +216,8 @@ func recordSizeValue(v string) (string, error) {
 }
 
 func compressionValue(v string) (string, error) {
-	if level, found := strings.CutPrefix(v, "zstd-"); found {
-		if n, err := strconv.Atoi(level); err == nil && n >= 1 && n <= 19 && level == strconv.Itoa(n) {
-			return v, nil
-		}
-	} else if slices.Contains([]string{"on", "off", "lz4", "zstd"}, v) {
-		return v, nil
-	}
-	return "", invalidf("%.80q; accepted: on, off, lz4, zstd, zstd-1 to zstd-19", v)
+	_, err := ParseCompression(v)
+	return v, err
 }
 
 func checksumValue(v string) (string, error) {

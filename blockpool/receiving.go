@@ -128,10 +128,10 @@ func (s *pass) receiveInto(h stream.Header, volume, snap string, o ReceiveOption
 	}
 	target, base, err := s.receiveBase(h.Token(0), h.FromName, volume, o.Force)
 	if err == nil {
-		err = s.mayName(volume+"@"+snap, KindSnapshot)
+		err = s.mayName(volume+"@"+snap, KindSnapshot, false)
 	}
 	if err == nil {
-		err = s.mayCreate(volume+receivingSuffix, KindSnapshot)
+		err = s.mayCreate(volume+receivingSuffix, KindSnapshot, false)
 	}
 	if err != nil {
 		return err
@@ -176,7 +176,7 @@ func (s *pass) receiveBase(t stream.Token, fromName, volume string, force bool) 
 	case t.From == stream.ID{} && target != nil:
 		return nil, nil, fmt.Errorf("volume %s: a full stream makes a new one: %w", volume, ErrExists)
 	case t.From == stream.ID{}:
-		return nil, nil, s.mayName(volume, KindVolume)
+		return nil, nil, s.mayName(volume, KindVolume, false)
 	case target == nil:
 		return nil, nil, fmt.Errorf("volume %s, which must have snapshot %s (guid %v): %w", volume, fromName, GUID(t.From), ErrNotFound)
 	case target.recordSize != int64(t.RecordSize):
@@ -225,18 +225,10 @@ func (s *pass) still(e *entry) error {
 
 // snapshotsOf returns the snapshots of a volume as this txg has them.
 func (s *pass) snapshotsOf(volume string) (list []*entry) {
-	seen := map[uint64]bool{}
-	take := func(e *entry) {
-		if e != nil && !seen[e.id] && e.kind == KindSnapshot && strings.HasPrefix(e.name, volume+"@") {
-			seen[e.id] = true
+	for _, e := range s.all() {
+		if e.kind == KindSnapshot && strings.HasPrefix(e.name, volume+"@") {
 			list = append(list, e)
 		}
-	}
-	for _, e := range s.entries {
-		take(e)
-	}
-	for _, v := range s.p.catalogue.all() {
-		take(s.peek(v.id))
 	}
 	return list
 }
@@ -268,7 +260,7 @@ func (s *pass) publishReceived(id uint64) error {
 	case target != nil && target.id != r.target:
 		return fmt.Errorf("volume %s is another one now: %w", volume, ErrExists)
 	}
-	if err := s.mayName(volume+"@"+r.snapshot, KindSnapshot); err != nil {
+	if err := s.mayName(volume+"@"+r.snapshot, KindSnapshot, false); err != nil {
 		return err
 	}
 	if err := s.nodes.share(e.root); err != nil {

@@ -76,6 +76,7 @@ type pass struct {
 	nodes *nodePass
 
 	entries map[uint64]*entry      // changed; nil: removed
+	props   local                  // the pool's own properties; nil: unchanged
 	used    map[uint64]int64       // change of the bytes in use, by owner
 	freed   []extent               // that the txg before named and this one does not
 	chunks  []*chunk               // made

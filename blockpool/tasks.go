@@ -42,7 +42,7 @@ func (p *Pool) CreateVolume(ctx context.Context, name string, size int64, o Volu
 	}
 	if err == nil {
 		err = p.do(ctx, &task{run: func(s *pass) error {
-			if err := s.mayCreate(name, KindVolume); err != nil {
+			if err := s.mayCreate(name, KindVolume, false); err != nil {
 				return err
 			}
 			if err := s.mayReserve(&entry{name: name}, o.Reservation); err != nil {
@@ -95,26 +95,28 @@ func (p *Pool) Rollback(ctx context.Context, snapshot string) error {
 		err = invalidf("a snapshot's name is VOLUME@NAME")
 	}
 	if err == nil {
-		err = p.do(ctx, &task{run: func(s *pass) error {
-			from, e, err := s.pair(snapshot, name)
-			if err != nil {
-				return err
-			}
-			if from.recordSize != e.recordSize || from.content != e.content {
-				return invalidf("its records have %d bytes, those of the volume %d", from.recordSize, e.recordSize)
-			}
-			if err := s.unused(e); err != nil {
-				return err
-			}
-			if err := s.nodes.share(from.root); err != nil {
-				return err
-			}
-			s.p.dead.add(s, e.root)
-			e.root, e.size, e.referenced, e.objects, e.writtenTxg = from.root, from.size, from.referenced, from.objects, s.g.number
-			return nil
-		}})
+		err = p.do(ctx, &task{run: func(s *pass) error { return s.rollback(snapshot, name) }})
 	}
 	return failed("roll back to", snapshot, err)
+}
+
+func (s *pass) rollback(snapshot, name string) error {
+	from, e, err := s.pair(snapshot, name)
+	if err != nil {
+		return err
+	}
+	if from.recordSize != e.recordSize || from.content != e.content {
+		return invalidf("its records have %d bytes, those of the volume %d", from.recordSize, e.recordSize)
+	}
+	if err := s.unused(e); err != nil {
+		return err
+	}
+	if err := s.nodes.share(from.root); err != nil {
+		return err
+	}
+	s.p.dead.add(s, e.root)
+	e.root, e.size, e.referenced, e.objects, e.writtenTxg = from.root, from.size, from.referenced, from.objects, s.g.number
+	return nil
 }
 
 // Promote makes a clone what its origin was: the snapshots of the origin's volume
@@ -157,8 +159,8 @@ func (p *Pool) Promote(ctx context.Context, name string) error {
 	return failed("promote", name, err)
 }
 
-// Rename gives a volume another name, its snapshots along with it, or a snapshot
-// another name of the same volume.
+// Rename gives a volume or dataset another name, its snapshots and all that lies below
+// along with it, or a snapshot another name of the same volume.
 func (p *Pool) Rename(ctx context.Context, from, to string) error {
 	oldVolume, oldSnap, err := splitSnapshot(from)
 	volume, snap, err2 := splitSnapshot(to)
@@ -174,18 +176,7 @@ func (p *Pool) Rename(ctx context.Context, from, to string) error {
 			if e == nil {
 				return ErrNotFound
 			}
-			if err := s.mayName(to, e.kind); err != nil {
-				return err
-			}
-			for _, v := range s.p.catalogue.all() {
-				x := s.peek(v.id)
-				if x != nil && snap == "" && strings.HasPrefix(x.name, from+"@") {
-					x = s.change(x.id)
-					x.name = to + strings.TrimPrefix(x.name, from)
-				}
-			}
-			e.name = to
-			return nil
+			return s.rename(e, to)
 		}})
 	}
 	return failed("rename", from, err)
@@ -263,18 +254,20 @@ func (p *Pool) SetLimits(ctx context.Context, name string, quota, refquota, rese
 
 // Destroy removes a volume or snapshot; snapshots and clones of it stay. The
 // space comes back in the background. It fails with [ErrBusy] while the volume
-// is open.
+// is open, and for a dataset that has others below it.
 func (p *Pool) Destroy(ctx context.Context, name string) error {
 	err := p.do(ctx, &task{run: func(s *pass) error {
 		e := s.named(name)
 		if e == nil {
 			return ErrNotFound
 		}
+		if below := s.namesBelow(name); len(below) > 0 {
+			return &DependentsError{Name: name, Children: below}
+		}
 		if err := s.unused(e); err != nil {
 			return err
 		}
-		s.p.dead.add(s, e.root)
-		s.entries[e.id] = nil
+		s.discardEntry(e)
 		return nil
 	}})
 	return failed("destroy", name, err)
@@ -290,7 +283,7 @@ func (s *pass) share(from, name string, kind Kind) error {
 	case o.receiving != nil:
 		return fmt.Errorf("%s is being received: %w", from, ErrBusy)
 	}
-	if err := s.mayCreate(name, kind); err != nil {
+	if err := s.mayCreate(name, kind, o.holdsFiles()); err != nil {
 		return err
 	}
 	if err := s.nodes.share(o.root); err != nil {
@@ -360,8 +353,8 @@ func (s *pass) newEntry(name string, kind Kind) *entry {
 
 // mayCreate refuses a name that is taken, and anything new when the pool is
 // nearly full.
-func (s *pass) mayCreate(name string, kind Kind) error {
-	if err := s.mayName(name, kind); err != nil {
+func (s *pass) mayCreate(name string, kind Kind, files bool) error {
+	if err := s.mayName(name, kind, files); err != nil {
 		return err
 	}
 	if !s.p.metadataFits(1) {
@@ -370,32 +363,6 @@ func (s *pass) mayCreate(name string, kind Kind) error {
 	free, total := s.p.space.available(format.Data), s.p.space.total(format.Data)
 	if least := int64(s.p.Config().MinFree); least > 0 && free*100 < total*least {
 		return fmt.Errorf("%d%% of the pool is free, less than the minimum of %d%%: %w", free*100/max(total, 1), least, ErrNoSpace)
-	}
-	return nil
-}
-
-// mayName refuses a name that is taken, and one above or below a volume's: where
-// names are paths, a volume is a file.
-func (s *pass) mayName(name string, kind Kind) error {
-	if s.peekNamed(name) != nil {
-		return fmt.Errorf("%s: %w", name, ErrExists)
-	}
-	if kind != KindVolume {
-		return nil
-	}
-	for i, c := range name {
-		if c == '/' && s.peekNamed(name[:i]) != nil {
-			return invalidf("%s is a volume, which has nothing below it", name[:i])
-		}
-	}
-	below := s.p.catalogue.below(name)
-	for _, e := range s.entries {
-		if e != nil && strings.HasPrefix(e.name, name+"/") {
-			below = e.name
-		}
-	}
-	if below != "" {
-		return invalidf("%s is there already, and a volume has nothing below it", below)
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 
 	"github.com/laminafs/lamina/blockpool/internal/btree"
-	"github.com/laminafs/lamina/blockpool/internal/format"
 )
 
 // A Tree is an open dataset, or a snapshot of one: records of objects and items in
@@ -44,15 +43,16 @@ func (p *Pool) CreateDataset(ctx context.Context, name string, o DatasetOptions)
 		err = invalidf("a limit below 0")
 	default:
 		err = p.do(ctx, &task{run: func(s *pass) error {
-			if err := s.mayCreate(name, KindVolume); err != nil {
+			if err := s.mayCreate(name, KindVolume, true); err != nil {
 				return err
 			}
-			if err := s.mayReserve(o.Reservation); err != nil {
+			if err := s.mayReserve(&entry{name: name}, o.Reservation); err != nil {
 				return err
 			}
 			e := s.newEntry(name, KindVolume)
 			e.content, e.recordSize, e.compression = contentObjects, o.RecordSize, o.Compression
 			e.quota, e.refquota, e.reservation = o.Quota, o.Refquota, o.Reservation
+			e.props = local{"compression": o.Compression.String()}
 			return nil
 		}})
 	}
@@ -111,23 +111,16 @@ func (t *Tree) Objects() uint64 { return t.v.entry.Load().objects }
 type Space struct {
 	Referenced int64 // by the dataset itself
 	Used       int64 // what it has written, snapshots included
-	Available  int64 // to it, within its limits and what is free
+	Available  int64 // to it, within its limits, those above it, and what is free
 }
 
 // Space returns how full the dataset is.
 func (t *Tree) Space() Space {
-	p, e, pending := t.v.pool, t.v.entry.Load(), t.v.pending.Load()
-	s := Space{Referenced: e.referenced + pending, Used: e.used + pending}
-	keep := p.space.total(format.Data) * kept / 100
-	s.Available = (p.space.unpromised() + e.unused() - keep) * format.SectorSize
-	if e.refquota > 0 {
-		s.Available = min(s.Available, e.refquota-s.Referenced)
+	e, pending := t.v.entry.Load(), t.v.pending.Load()
+	return Space{
+		Referenced: e.referenced + pending, Used: e.used + pending,
+		Available: t.v.pending.room(t.v.pool.unpromisedBytes()),
 	}
-	if e.quota > 0 {
-		s.Available = min(s.Available, e.quota-s.Used)
-	}
-	s.Available = max(s.Available, 0)
-	return s
 }
 
 // Item returns the value of an item, nil if there is none. It belongs to the tree
