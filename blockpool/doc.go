@@ -31,6 +31,13 @@
 // chunk, and only the chunk knows devices (internal/raid), so devices come and go
 // without a change to any tree.
 //
+// # Names
+//
+// Names are paths: a dataset has others and volumes below it, a volume has nothing.
+// What lies below inherits properties (property.go), counts for quotas above it and may
+// use what is reserved there (hierarchy.go), and moves along with a rename. Beyond
+// that nothing depends on what lies above.
+//
 // # Transaction groups
 //
 // Changes enter the open transaction group (txg): in memory, and in the intent
@@ -76,7 +83,8 @@
 //	Pool.view             shared: a reader takes dirty state, root and epoch together
 //	volume.mu             dirty records of one volume
 //	tour.mu, scrub.mu, tours.mu, jobs.mu, moves.mu   of long work
-//	catalogue.mu, space.mu, devices.mu, discards.mu, events.mu, readShard.mu   leaves
+//	catalogue.mu                  before hierarchy.mu, which guards sums in memory
+//	hierarchy.mu, space.mu, devices.mu, discards.mu, events.mu, readShard.mu   leaves
 //
 // Trees, space maps and the catalogue are changed by the sync goroutine alone.
 package blockpool

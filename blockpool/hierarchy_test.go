@@ -259,13 +259,13 @@ func TestDestroyNamesWhatStandsInTheWay(t *testing.T) {
 	if err := b.Destroy(ctx, "a"); !errors.As(err, &d) {
 		t.Errorf("destroy of one: %v", err)
 	}
-	v := b.volume("a/b/c@s")
+	v := b.tree("a/b/c@s")
 	if _, err := b.DestroyAll(ctx, []string{"a"}, true); !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), "a/b/c@s") {
 		t.Errorf("one is open: %v", err)
 	}
 	b.wantNames(before...)
 	b.must(v.Close())
-	b.must(b.volume("a").Close()) // nothing was left claimed
+	b.must(b.tree("a").Close()) // nothing was left claimed
 	gone, err := b.DestroyAll(ctx, []string{"a"}, true)
 	if err != nil || len(gone) != 6 {
 		t.Errorf("gone are %q: %v", gone, err)
@@ -288,7 +288,7 @@ func TestRollbackKeepsNewerSnapshotsUnlessAsked(t *testing.T) {
 	_, err := b.RollbackFilesystem(ctx, "a@1", false)
 	b.must(err)
 	b.wantNames("a", "a@1", "a@2", "a@3")
-	v := b.volume("a@3")
+	v := b.tree("a@3")
 	if _, err := b.RollbackFilesystem(ctx, "a@1", true); !errors.Is(err, ErrBusy) {
 		t.Errorf("a newer one is open: %v", err)
 	}
