@@ -1,0 +1,143 @@
+package inspect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// SkipDir is returned by a [Visit] that does not want to see what is below the
+// entry.
+var SkipDir = errors.New("skip this directory")
+
+// A Visit is called for each entry of a walk, a directory before its children,
+// the children in the order of the bytes of their names.
+type Visit func(e *Entry) error
+
+// Walk visits all that any layer has at and below a path, seen by users or not.
+// What cannot be listed is told to failed.
+func (s *Stack) Walk(ctx context.Context, path string, failed func(error), visit Visit) error {
+	at, err := s.Lookup(path)
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	w := walker{ctx, failed, visit}
+	return w.entry(at.dir, at.Entry)
+}
+
+type walker struct {
+	ctx    context.Context
+	failed func(error)
+	visit  Visit
+}
+
+func (w *walker) entry(d *Dir, e *Entry) error {
+	for i := range e.Sightings {
+		if s := &e.Sightings[i]; s.Err != nil && w.failed != nil {
+			w.failed(fmt.Errorf("layer %s: /%s: %w", d.stack.layer(s.Layer).Name, s.Path(), s.Err))
+		}
+	}
+	switch err := w.visit(e); {
+	case err == SkipDir:
+		return nil
+	case err != nil:
+		return err
+	}
+	if e.Name == "" && d.root {
+		return w.children(d)
+	}
+	sub := d.Open(e)
+	if sub == nil {
+		return nil
+	}
+	defer sub.Close()
+	return w.children(sub)
+}
+
+func (w *walker) children(d *Dir) error {
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
+	if strings.Count(d.Path, "/") > maxDepth {
+		return fmt.Errorf("/%.200s…: deeper than %d directories: %w", d.Path, maxDepth, unix.ELOOP)
+	}
+	d.Read(w.failed)
+	for e := d.Next(); e != nil; e = d.Next() {
+		if err := w.entry(d, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxDepth bounds how many directories are open at once. No path that the
+// kernel takes is as long; redirects of a hostile layer that lead in circles
+// are.
+const maxDepth = 2048
+
+// A Place is an entry that was looked up, and keeps open what leads there.
+type Place struct {
+	*Entry
+	dir  *Dir
+	dirs []*Dir
+}
+
+// Close gives everything back.
+func (p *Place) Close() {
+	for i := len(p.dirs) - 1; i >= 0; i-- {
+		p.dirs[i].Close()
+	}
+}
+
+// Dir opens the place as a directory, with all its parts; nil if no layer has
+// one there. It is closed with the place.
+func (p *Place) Dir() *Dir {
+	if p.Name == "" && p.dir.root {
+		return p.dir
+	}
+	d := p.dir.Open(p.Entry)
+	if d != nil {
+		p.dirs = append(p.dirs, d)
+	}
+	return d
+}
+
+// Lookup finds a path, with or without a leading slash. It follows no symbolic
+// links: what is asked for is that name in each layer. ENOENT tells that no layer
+// has anything there.
+func (s *Stack) Lookup(path string) (*Place, error) {
+	root, err := s.Root()
+	if err != nil {
+		return nil, err
+	}
+	p := &Place{dir: root, dirs: []*Dir{root}}
+	for name := range strings.SplitSeq(path, "/") {
+		if name == "" || name == "." {
+			continue
+		}
+		if p.Entry != nil {
+			if p.dir = p.dir.Open(p.Entry); p.dir == nil {
+				p.Close()
+				return nil, fmt.Errorf("%s: /%s is no directory in any layer, so there is no %q in it: %w", s.Name, p.Path, name, unix.ENOTDIR)
+			}
+			p.dirs = append(p.dirs, p.dir)
+		}
+		e, err := p.dir.Entry(name)
+		if err == nil && e == nil {
+			err = fmt.Errorf("%s: no layer has /%s: %w", s.Name, strings.Trim(path, "/"), unix.ENOENT)
+		}
+		if err != nil {
+			p.Close()
+			return nil, err
+		}
+		p.Entry = e
+	}
+	if p.Entry == nil {
+		p.Entry = root.Self()
+	}
+	return p, nil
+}
