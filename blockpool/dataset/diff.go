@@ -196,9 +196,9 @@ func (d *differ) names(c Difference, old, now []place) error {
 				return err
 			}
 			both = append(both, path)
-		} else {
-			gone = append(gone, path)
+			continue
 		}
+		gone = append(gone, path)
 	}
 	for _, at := range now {
 		if slices.Contains(old, at) {
