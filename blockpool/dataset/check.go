@@ -239,14 +239,14 @@ func (c *checker) dir(object uint64, in *inode) error {
 	if err := c.name(object, in, place{in.parent, in.pos}); err != nil {
 		return err
 	}
-	up := in.parent
-	for steps := c.v.tree.Objects(); up != rootObject; steps-- {
+	var way cycle
+	for up := in.parent; up != rootObject; {
 		b, err := c.v.tree.Item(inodeKey(up))
 		if err != nil {
 			return failed("check", object, err)
 		}
 		p, err := unpackInode(b)
-		if err != nil || !p.isDir() || steps == 0 {
+		if err != nil || !p.isDir() || way.closed(up) {
 			return c.problem(object, "no way leads to the root")
 		}
 		up = p.parent

@@ -1,10 +1,14 @@
 package dataset
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
 
-// shareFrom is how many bytes are shared rather than copied: sharing takes a step of
-// the pool that waits for what is on its way to the disk.
-const shareFrom = 256 << 10
+	"github.com/laminafs/lamina/blockpool"
+)
+
+// shareFrom is how many bytes are shared rather than copied: sharing waits for the
+// pool to make everything durable, which takes as long as copying as much.
+const shareFrom = 1 << 20
 
 // CopyRange is copy_file_range(2) between two files, also of different trees of the
 // mount. Whole records that lie in the same way in both are shared, the rest is
@@ -66,7 +70,11 @@ func (c *copying) step(kill bool) (k int64, err error) {
 	if err := s.written(c.dst, kill); err != nil {
 		return 0, err
 	}
-	if records, head := c.shareable(); records > 0 {
+	records, head := c.shareable()
+	if len(s.Zeros) > 0 { // a batch that shares has items only
+		records, head = 0, c.left
+	}
+	if records > 0 {
 		k, err = c.share(s, records)
 	} else {
 		k, err = c.copy(s, head)
@@ -115,7 +123,7 @@ func (c *copying) share(s *step, records uint64) (int64, error) {
 		return 0, err
 	}
 	s.from = c.src.view.tree
-	s.share = Share{
+	s.share = blockpool.Share{
 		SrcObject: c.src.object, Src: uint64(c.from / v.size),
 		DstObject: c.dst.object, Dst: uint64(c.to / v.size), N: records,
 	}

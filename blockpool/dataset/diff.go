@@ -44,7 +44,8 @@ type Difference struct {
 
 // Diff tells in what a tree differs from an older one, by path. It reads what
 // differs and the way from there to the root, nothing else; access times do not
-// count. What a mount has in use without a name is not there.
+// count. What a mount has in use without a name is not there. Of a tree that
+// changes the result may fit no moment: take a snapshot.
 func Diff(old Tree, now Differ) ([]Difference, error) {
 	d := differ{touched: map[uint64]*touched{}, subvols: map[uint64]*moved{}}
 	d.old.init(old)
@@ -296,8 +297,8 @@ func (f *pathFinder) path(at place) (string, error) {
 	// The way up to a directory whose path is known, and down again.
 	var way []place
 	var names []string
-	for at := at; ; {
-		if uint64(len(way)) > f.v.tree.Objects() {
+	for at, c := at, (cycle{}); ; {
+		if c.closed(at.dir) {
 			return "", failed("find the path", at.dir, damagedf("there is none"))
 		}
 		way = append(way, at)

@@ -85,7 +85,6 @@
 //	view.renames    a directory moves to another one; one at a time for a tree
 //	Node.mu         inode of a node; several in the order of Node.ID, or by
 //	                trying, which lets go of all where it fails (lock.go)
-//	view.limit      counting of inodes where they are limited; held over a batch
 //	FS.viewMu       which trees are open
-//	shard.mu, view.allocMu, reclaimer.mu   leaves
+//	nodeShard.mu, view.allocMu, reclaimer.mu   leaves
 package dataset

@@ -115,7 +115,7 @@ func (n *Node) reserve(off, end int64, mode uint32, kill bool) error {
 	if mode&fallocUnshare != 0 {
 		fresh = v.records(end) - uint64(off/v.size)
 	}
-	if space := v.tree.Space().Available; fresh > space/uint64(v.size) {
+	if space := v.tree.Space().Available; fresh > uint64(max(0, space)/v.size) {
 		return failed("allocate", n.object, unix.ENOSPC)
 	}
 	s := v.step()
@@ -142,6 +142,7 @@ func (n *Node) clear(off, end, size int64, kill bool) error {
 		if err := s.written(n, kill); err != nil {
 			return err
 		}
+		s.Frees = true
 		if err := s.zero(n, off, upTo); err != nil {
 			return err
 		}

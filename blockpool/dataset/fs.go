@@ -179,14 +179,15 @@ const inodeBytes = 512
 // else those of what it is in.
 func (fs *FS) Statfs() (Statfs, error) {
 	v := fs.main
-	space, objects := v.tree.Space(), v.tree.Objects()
+	space, objects := v.tree.Space(), uint64(max(0, v.objects.Load()))
+	available := uint64(max(0, space.Available))
 	const unit = 4096
 	st := Statfs{
 		Bsize: uint32(v.size), Frsize: unit, NameLen: NameMax,
-		Blocks: (space.Referenced + space.Available) / unit, Bfree: space.Available / unit, Bavail: space.Available / unit,
+		Blocks: (uint64(max(0, space.Referenced)) + available) / unit, Bfree: available / unit, Bavail: available / unit,
 	}
 	free := blockpool.MaxObject - min(objects, blockpool.MaxObject)
-	free = min(free, space.Available/inodeBytes)
+	free = min(free, available/inodeBytes)
 	if limit := fs.opt.MaxInodes; limit > 0 {
 		free = min(free, limit-min(objects, limit))
 	}

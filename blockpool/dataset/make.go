@@ -69,11 +69,11 @@ func (fs *FS) make(p *Node, name string, b birth) (*Node, Attr, error) {
 		return nil, Attr{}, err
 	}
 	s := p.view.step()
-	n, done, err := fs.bear(s, p, &b)
+	defer s.end()
+	n, err := fs.bear(s, p, &b)
 	if err != nil {
 		return nil, Attr{}, err
 	}
-	defer done()
 	in := s.edit(n)
 	in.nlink, in.parent, in.pos = 1, p.object, at.pos
 	if b.typ == unix.S_IFDIR {
@@ -132,7 +132,7 @@ func (fs *FS) freeSlotLocked(p *Node, name string) (slot, error) {
 
 // bear adds a new object without a name to a step, with what it takes over from
 // directory p. Its node is in no table yet.
-func (fs *FS) bear(s *step, p *Node, b *birth) (n *Node, done func(), err error) {
+func (fs *FS) bear(s *step, p *Node, b *birth) (n *Node, err error) {
 	v := p.view
 	in := inode{
 		mode: b.typ | b.mode&0o7777, uid: b.caller.UID, gid: b.caller.GID, rdev: uint32(b.rdev), gen: 1 + rand.Uint32N(1<<31),
@@ -147,11 +147,11 @@ func (fs *FS) bear(s *step, p *Node, b *birth) (n *Node, done func(), err error)
 	}
 	acl, err := v.defaultACL(p)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	object, done, err := v.born()
+	object, err := s.born()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	n = &Node{id: v.numberOf(object), object: object, view: v, noCaps: true}
 	n.in = in
@@ -168,11 +168,10 @@ func (fs *FS) bear(s *step, p *Node, b *birth) (n *Node, done func(), err error)
 		in.mode &^= b.caller.Umask & 0o777
 	default:
 		if err := s.inheritACL(n, acl); err != nil {
-			done()
-			return nil, nil, err
+			return nil, err
 		}
 	}
-	return n, done, nil
+	return n, nil
 }
 
 // Tmpfile makes a regular file that has no name yet; Link can give it one.
@@ -195,11 +194,11 @@ func (fs *FS) Tmpfile(p *Node, mode uint32, c Caller) (*Node, Attr, error) {
 		return nil, Attr{}, unix.EPERM
 	}
 	s := p.view.step()
-	n, done, err := fs.bear(s, p, &birth{typ: unix.S_IFREG, mode: mode, caller: c})
+	defer s.end()
+	n, err := fs.bear(s, p, &birth{typ: unix.S_IFREG, mode: mode, caller: c})
 	if err != nil {
 		return nil, Attr{}, err
 	}
-	defer done()
 	n.linkable = true
 	s.markOrphan(n)
 	return fs.present(s, n, "make a file without a name")

@@ -78,7 +78,7 @@ func TestRemovedFileStaysReadableWhileInUse(t *testing.T) {
 	m.want(unix.ENOENT, err)
 	m.Forget(n, 1)
 	m.Settle()
-	m.equal(m.tree.Objects(), 1)
+	m.equal(m.tree.Counted(), 1)
 	m.equal(m.tree.Space().Referenced, 0)
 }
 
@@ -91,10 +91,10 @@ func TestFileRemovedWhileInUseGoesAtTheNextMount(t *testing.T) {
 	m.at("d")
 	m.must(m.unlink("f"))
 	m.must(m.rmdir("d"))
-	m.equal(m.tree.Objects(), 4)
+	m.equal(m.tree.Counted(), 4)
 	m.remount(m.tree.Crash(m.tree.Steps()))
 	m.Settle()
-	m.equal(m.tree.Objects(), 1)
+	m.equal(m.tree.Counted(), 1)
 	m.equal(m.tree.Space().Referenced, 0)
 }
 
@@ -112,7 +112,7 @@ func TestTmpfileGetsANameOrGoes(t *testing.T) {
 	m.must(err)
 	m.Forget(other, 1)
 	m.Settle()
-	m.equal(m.tree.Objects(), 2)
+	m.equal(m.tree.Counted(), 2)
 	m.remount(m.tree)
 	m.equal(m.read("named"), "x")
 }
@@ -337,7 +337,7 @@ func TestLargeDirectory(t *testing.T) {
 	m.Forget(d, 1)
 	m.must(m.rmdir("d"))
 	m.Settle()
-	m.equal(m.tree.Objects(), 1)
+	m.equal(m.tree.Counted(), 1)
 }
 
 func TestInodeLimit(t *testing.T) {

@@ -84,6 +84,7 @@ func (r *reclaimer) run() {
 // together, but one at least. It returns how many it has dealt with.
 func (v *view) reclaimSome(objects []uint64) (int, error) {
 	s := v.step()
+	s.Frees = true
 	done, records := 0, uint64(0)
 	for _, object := range objects {
 		n, err := v.reclaimable(object)
@@ -109,7 +110,11 @@ func (v *view) reclaimSome(objects []uint64) (int, error) {
 	if s.Empty() {
 		return done, nil
 	}
-	return done, v.applyOnce(s)
+	err := v.applyOnce(s)
+	if err == nil {
+		v.objects.Add(-s.deaths)
+	}
+	return done, err
 }
 
 // reclaimable returns how many records an orphan has, 0 where it is gone. That
@@ -140,6 +145,7 @@ func (v *view) dropRecords(object uint64) error {
 		}
 		b = min(b, a+maxDrop)
 		s := v.step()
+		s.Frees = true
 		s.Zero(object, int64(a)*v.size, int64(b-a)*v.size)
 		if err := v.applyOnce(s); err != nil {
 			return err
@@ -150,12 +156,13 @@ func (v *view) dropRecords(object uint64) error {
 
 // reclaim adds to a step that an orphan goes, with its attributes and records.
 func (s *step) reclaim(object uint64) error {
-	v := s.v
+	v, dead := s.v, false
 	for _, key := range [][]byte{inodeKey(object), orphanKey(object)} {
 		if b, err := v.tree.Item(key); err != nil {
 			return failed("remove an orphan", object, err)
 		} else if b != nil {
 			s.Delete(key)
+			dead = dead || key[0] == keyInode
 		}
 	}
 	values := map[uint64]bool{}
@@ -173,10 +180,11 @@ func (s *step) reclaim(object uint64) error {
 		if _, err := v.readValueInode(object, &xattr{object: value}); err != nil {
 			return err
 		}
-		s.Delete(inodeKey(value))
+		s.die(value)
 		s.Zero(value, 0, toEnd)
 	}
-	if !s.Empty() {
+	if dead {
+		s.deaths++
 		s.Zero(object, 0, toEnd)
 	}
 	return nil

@@ -63,6 +63,7 @@ func (fs *FS) remove(p *Node, name string, allowed func(n *Node) error) error {
 			return err
 		}
 		s := p.view.step()
+		s.Frees = true
 		s.leave(p, at.pos, at.entry.typ)
 		if err := s.unname(n, p.object, at.pos); err != nil {
 			return err

@@ -52,7 +52,6 @@ type renaming struct {
 
 	from, to slot
 	src, dst *Node // nil: a subvolume, or for dst nothing
-	done     func()
 }
 
 func (r *renaming) exchange() bool { return r.flags&unix.RENAME_EXCHANGE != 0 }
@@ -63,10 +62,8 @@ func (r *renaming) run() error {
 			return err
 		}
 		s := r.v.step()
-		r.done = func() {}
-		err := r.move(s)
-		defer func() { r.done() }()
-		if err != nil {
+		defer s.end()
+		if err := r.move(s); err != nil {
 			return err
 		}
 		return s.commit("rename "+r.oname+" to "+r.nname, r.from.entry.object)
@@ -184,13 +181,13 @@ func (r *renaming) notInto(n, p *Node, inside unix.Errno) error {
 		return nil
 	}
 	object, parent := p.object, p.in.parent
-	for steps := r.v.tree.Objects(); ; steps-- {
+	for way := (cycle{}); ; {
 		switch {
 		case object == n.object:
 			return inside
 		case object == rootObject:
 			return nil
-		case steps == 0:
+		case way.closed(object):
 			return failed("find the way to the root", p.object, damagedf("there is none"))
 		}
 		in, err := r.v.readInode(parent)
@@ -218,6 +215,7 @@ func (r *renaming) move(s *step) error {
 		return nil
 	}
 	if r.to.found {
+		s.Frees = true
 		s.lose(r.np, r.to.entry.typ) // the entry becomes another one below
 		if err := s.unname(r.dst, r.np.object, r.to.pos); err != nil {
 			return err
@@ -271,11 +269,10 @@ func (r *renaming) exchangeLinks(s *step) {
 // whiteout leaves a character device 0:0 at the old name, as overlayfs wants it
 // (RENAME_WHITEOUT).
 func (r *renaming) whiteout(s *step) error {
-	object, done, err := r.v.born()
+	object, err := s.born()
 	if err != nil {
 		return err
 	}
-	r.done = done
 	in := inode{
 		mode: unix.S_IFCHR, nlink: 1, gen: 1 + rand.Uint32N(1<<31), parent: r.op.object, pos: r.from.pos,
 		atime: s.now, mtime: s.now, ctime: s.now, btime: s.now,

@@ -18,6 +18,7 @@ func (fs *FS) SetAttr(n *Node, c Change) (Attr, error) {
 		return Attr{}, err
 	}
 	s := v.step()
+	defer s.end()
 	if err := s.setOwnerAndMode(n, &c); err != nil {
 		return Attr{}, err
 	}

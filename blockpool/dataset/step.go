@@ -15,7 +15,10 @@ type step struct {
 	edits []*edit
 	// What is shared in the same step, if from is set.
 	from  Tree
-	share Share
+	share blockpool.Share
+	// objects is how many are made, which are counted already, see born; deaths
+	// how many are removed, which count until that was done.
+	objects, deaths int64
 }
 
 type edit struct {
@@ -52,7 +55,7 @@ func (s *step) change(n *Node) *inode {
 func (s *step) commit(op string, object uint64) error {
 	for _, e := range s.edits {
 		if e.gone {
-			s.Delete(inodeKey(e.n.object))
+			s.die(e.n.object)
 		} else {
 			s.Put(inodeKey(e.n.object), e.in.pack())
 		}
@@ -60,6 +63,8 @@ func (s *step) commit(op string, object uint64) error {
 	if err := s.v.apply(s); err != nil {
 		return failed(op, object, err)
 	}
+	s.v.objects.Add(-s.deaths)
+	s.objects, s.deaths = 0, 0
 	for _, e := range s.edits {
 		e.n.setLocked(&e.in)
 		e.n.gone = e.gone
@@ -85,33 +90,29 @@ func (v *view) applyOnce(s *step) error {
 	return v.tree.Apply(v.fs.ctx, &s.Batch)
 }
 
-// born allots the object of a new inode, whose link count is set, where the limit
-// allows one more. The returned function is called once the step was applied or
-// given up.
-func (v *view) born() (object uint64, done func(), err error) {
-	done = func() {}
-	if limit := v.fs.opt.MaxInodes; limit > 0 && v == v.fs.main {
-		v.limit.Lock()
-		done = v.limit.Unlock
-		if v.tree.Objects() >= limit {
-			done()
-			if !v.reclaim.settle() {
-				return 0, nil, unix.EDQUOT
-			}
-			v.limit.Lock()
-			if v.tree.Objects() >= limit {
-				done()
-				return 0, nil, unix.EDQUOT
-			}
-		}
+// born allots the object of a new inode, where the limit allows one more. It is
+// counted at once, and not any more if the step comes to its end without being
+// committed.
+func (s *step) born() (object uint64, err error) {
+	v := s.v
+	if v.objects.Add(1) > v.maxObjects() && !(v.reclaim.settle() && v.objects.Load() <= v.maxObjects()) {
+		err = unix.EDQUOT
+	} else if object, err = v.allocate(); err == nil {
+		s.objects++
+		return object, nil
 	}
-	object, err = v.allocate()
-	if err != nil {
-		done()
-		return 0, nil, failed("make an object", 0, err)
-	}
-	return object, done, nil
+	v.objects.Add(-1)
+	return 0, failed("make an object", 0, err)
 }
+
+// die removes the inode of an object, and counts it once the step is committed.
+func (s *step) die(object uint64) {
+	s.Delete(inodeKey(object))
+	s.deaths++
+}
+
+// end uncounts what a step would have made that was not committed.
+func (s *step) end() { s.v.objects.Add(-s.objects) }
 
 // enter gives a directory one more entry.
 func (s *step) enter(p *Node, pos uint64, e entry) {

@@ -25,6 +25,7 @@ func (s *step) resize(n *Node, size int64) (pending bool, err error) {
 	if size >= old {
 		return false, nil
 	}
+	s.Frees = true
 	if n.in.trim || v.records(old)-v.records(size) > maxDrop && n.in.mapped > maxDrop {
 		end := min(int64(v.records(size))*v.size, int64(v.records(old))*v.size)
 		if end > size {
@@ -46,6 +47,7 @@ func (n *Node) trimLocked() error {
 			return failed("remove records", n.object, err)
 		}
 		s := v.step()
+		s.Frees = true
 		in := s.edit(n)
 		if b <= a {
 			in.trim = false

@@ -31,7 +31,9 @@ type view struct {
 	gone atomic.Bool
 
 	renames sync.Mutex // directories move to others one at a time
-	limit   sync.Mutex // inodes are counted and made, where they are limited
+
+	// objects counts them, those about to be made included.
+	objects atomic.Int64
 
 	allocMu sync.Mutex
 	next    uint64 // the object that is given out next
@@ -65,7 +67,32 @@ func (v *view) start() error {
 		return failed("find the last object", 0, err)
 	}
 	v.next = last + 1
+	if err := v.countObjects(); err != nil {
+		return failed("count the objects", 0, err)
+	}
 	return v.recover()
+}
+
+// countObjects makes objects right. The pool tells what is durable, and an earlier
+// mount may have left changes that are on their way: where the number matters, it
+// waits for them.
+func (v *view) countObjects() error {
+	if v.maxObjects() < math.MaxInt64 {
+		var nothing blockpool.Batch
+		if err := v.tree.ShareRecords(v.fs.ctx, &nothing, v.tree, blockpool.Share{SrcObject: rootObject, DstObject: rootObject}); err != nil {
+			return err
+		}
+	}
+	v.objects.Store(int64(min(v.tree.Objects(), blockpool.MaxObject)))
+	return nil
+}
+
+// maxObjects returns how many objects there may be.
+func (v *view) maxObjects() int64 {
+	if limit := v.fs.opt.MaxInodes; limit > 0 && v == v.fs.main {
+		return int64(min(limit, math.MaxInt64))
+	}
+	return math.MaxInt64
 }
 
 // maxSize is how long a file can be.
@@ -223,4 +250,20 @@ func (v *view) find(dir uint64, name string) (s slot, err error) {
 		s.pos, s.full = free, free == end
 	}
 	return s, nil
+}
+
+// A cycle finds out that a way leads in circles, without remembering it (Brent, "An
+// improved Monte Carlo factorization algorithm").
+type cycle struct{ mark, steps, limit uint64 }
+
+// closed reports whether the way, which comes to an object, was there before. It
+// says so after some rounds.
+func (c *cycle) closed(object uint64) bool {
+	if object == c.mark {
+		return true
+	}
+	if c.steps++; c.steps >= c.limit {
+		c.mark, c.steps, c.limit = object, 0, 2*c.limit+1
+	}
+	return false
 }

@@ -193,6 +193,7 @@ func (fs *FS) Setxattr(n *Node, attr string, value []byte, flags int, killSgid b
 		return unix.ENODATA
 	}
 	s := v.step()
+	defer s.end()
 	in := s.change(n)
 	if isACL(attr) {
 		if value, err = setACL(in, attr, value); err != nil {
@@ -227,9 +228,9 @@ func (fs *FS) Setxattr(n *Node, attr string, value []byte, flags int, killSgid b
 func (s *step) putXattr(n *Node, at xattrSlot, name string, value []byte) error {
 	x := xattr{name: name, value: value}
 	if !fitsInline(name, len(value)) {
-		object, err := s.v.allocate()
+		object, err := s.born()
 		if err != nil {
-			return failed("set "+name, n.object, err)
+			return err
 		}
 		x.object = object
 		in := inode{
@@ -261,7 +262,7 @@ func (s *step) dropValue(n *Node, x *xattr) error {
 	if _, err := s.v.readValueInode(n.object, x); err != nil {
 		return err
 	}
-	s.Delete(inodeKey(x.object))
+	s.die(x.object)
 	s.Zero(x.object, 0, toEnd)
 	return nil
 }
@@ -298,6 +299,7 @@ func (fs *FS) Removexattr(n *Node, attr string) error {
 		return unix.ENODATA
 	}
 	s := v.step()
+	s.Frees = true
 	s.change(n)
 	if err := s.removeXattr(n, at); err != nil {
 		return err

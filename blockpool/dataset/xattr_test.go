@@ -42,7 +42,7 @@ func TestXattrsOfAllSizes(t *testing.T) {
 	m.Forget(n, 1)
 	m.must(m.unlink("f"))
 	m.Settle()
-	m.equal(m.tree.Objects(), 1)
+	m.equal(m.tree.Counted(), 1)
 	m.equal(m.tree.Space().Referenced, 0)
 }
 

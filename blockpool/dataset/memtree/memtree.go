@@ -5,10 +5,11 @@ package memtree
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
-	"math"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,7 @@ type Tree struct {
 
 	mu      sync.RWMutex
 	state   state
+	durable uint64  // items that were counted when all was durable last
 	history []state // after each change, the first one being the beginning
 	flushed int     // how many of them power loss would not undo
 	before  func(n int, b *blockpool.Batch) error
@@ -106,7 +108,7 @@ func (t *Tree) Snapshot(name string, id uint64) *Tree {
 }
 
 func (t *Tree) with(name string, id uint64, s state) *Tree {
-	return &Tree{name: name, id: id, recordSize: t.recordSize, state: s, history: []state{s}, room: t.room}
+	return &Tree{name: name, id: id, recordSize: t.recordSize, state: s, durable: s.counted, history: []state{s}, room: t.room}
 }
 
 func (t *Tree) Name() string    { return t.name }
@@ -123,15 +125,25 @@ func (t *Tree) now() (state, error) {
 	return t.state, nil
 }
 
+// Objects returns what was counted when everything was durable last, as the pool
+// does: before [Tree.ShareRecords] and when the tree was made.
 func (t *Tree) Objects() uint64 {
-	s, _ := t.now()
-	return s.counted
-}
-
-func (t *Tree) Space() dataset.Space {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return dataset.Space{Referenced: t.state.bytes, Available: t.room - min(t.room, t.state.bytes)}
+	return t.durable
+}
+
+// Counted returns how many items are counted now.
+func (t *Tree) Counted() uint64 {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.state.counted
+}
+
+func (t *Tree) Space() blockpool.Space {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return blockpool.Space{Referenced: int64(t.state.bytes), Used: int64(t.state.bytes), Available: int64(t.room - min(t.room, t.state.bytes))}
 }
 
 // Close makes the tree refuse everything. Open lets it be used anew.
@@ -226,15 +238,18 @@ func (t *Tree) Apply(_ context.Context, b *blockpool.Batch) error {
 	return t.change(b, func(*state) error { return nil })
 }
 
-func (t *Tree) ShareRecords(_ context.Context, b *blockpool.Batch, from dataset.Tree, sh dataset.Share) error {
+func (t *Tree) ShareRecords(_ context.Context, b *blockpool.Batch, from dataset.Tree, sh blockpool.Share) error {
 	src, err := from.(*Tree).now()
 	if err != nil {
 		return err
 	}
+	if len(b.Writes)+len(b.Zeros) > 0 {
+		return fmt.Errorf("memtree: a batch of more than items: %w", blockpool.ErrInvalid)
+	}
 	if sh.SrcObject == sh.DstObject && from == dataset.Tree(t) && sh.Src < sh.Dst+sh.N && sh.Dst < sh.Src+sh.N {
 		return fmt.Errorf("memtree: shares overlap: %w", blockpool.ErrInvalid)
 	}
-	return t.change(b, func(s *state) error {
+	err = t.change(b, func(s *state) error {
 		s.dropRecords(sh.DstObject, sh.Dst, sh.Dst+sh.N)
 		src.root.ascend(recordKey(sh.SrcObject, sh.Src), recordKey(sh.SrcObject, sh.Src+sh.N), func(n *node) bool {
 			number := binary.BigEndian.Uint64([]byte(n.key)) & (1<<32 - 1)
@@ -243,6 +258,13 @@ func (t *Tree) ShareRecords(_ context.Context, b *blockpool.Batch, from dataset.
 		})
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	t.durable = t.state.counted
+	t.mu.Unlock()
+	return t.Flush(context.Background())
 }
 
 func (t *Tree) Flush(context.Context) error {
@@ -308,29 +330,41 @@ func (t *Tree) check(b *blockpool.Batch) error {
 			seen[key] = true
 		}
 	}
+	var spans []span
 	size := int64(t.recordSize)
-	for _, w := range b.Writes {
-		end := w.Offset + int64(len(w.Data))
-		if w.Object == 0 || w.Object > blockpool.MaxObject || w.Offset < 0 || end > size<<32 {
-			return fmt.Errorf("memtree: write of object %d at %d: %w", w.Object, w.Offset, blockpool.ErrInvalid)
+	add := func(object uint64, off, n int64) error {
+		if n == blockpool.ToEnd {
+			n = size<<32 - off
 		}
-		for _, z := range b.Zeros {
-			zEnd := z.Offset + z.Length
-			if z.Length == blockpool.ToEnd {
-				zEnd = math.MaxInt64 - size
-			}
-			if z.Object == w.Object && w.Offset/size < (zEnd+size-1)/size && z.Offset/size < (end+size-1)/size {
-				return fmt.Errorf("memtree: object %d is written at %d and zeroed at %d: %w", w.Object, w.Offset, z.Offset, blockpool.ErrInvalid)
-			}
+		if object == 0 || object > blockpool.MaxObject || off < 0 || n < 0 || off > size<<32-n {
+			return fmt.Errorf("memtree: %d bytes at %d of object %d: %w", n, off, object, blockpool.ErrInvalid)
+		}
+		if n > 0 {
+			spans = append(spans, span{object<<32 + uint64(off/size), object<<32 + uint64((off+n+size-1)/size)})
+		}
+		return nil
+	}
+	for _, w := range b.Writes {
+		if err := add(w.Object, w.Offset, int64(len(w.Data))); err != nil {
+			return err
 		}
 	}
 	for _, z := range b.Zeros {
-		if z.Object == 0 || z.Object > blockpool.MaxObject || z.Offset < 0 || z.Length < blockpool.ToEnd {
-			return fmt.Errorf("memtree: zeros of object %d at %d: %w", z.Object, z.Offset, blockpool.ErrInvalid)
+		if err := add(z.Object, z.Offset, z.Length); err != nil {
+			return err
+		}
+	}
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.first, b.first) })
+	for i := 1; i < len(spans); i++ {
+		if spans[i].first < spans[i-1].end {
+			return fmt.Errorf("memtree: record %x is changed twice: %w", spans[i].first, blockpool.ErrInvalid)
 		}
 	}
 	return nil
 }
+
+// span is records in a row, numbered over all objects.
+type span struct{ first, end uint64 }
 
 func (s *state) putItem(i blockpool.ItemChange) {
 	key := string(i.Key)
