@@ -39,7 +39,8 @@ type MountFlags struct {
 	Propagation        string // see propagationFlags, empty leaves the kernel's choice
 }
 
-// MountFlagsOf picks the flags out of the options of a union.
+// MountFlagsOf picks the flags out of the options of a union; whether it can be
+// written to depends on more than the options where something else is mounted.
 //
 // Where the options leave it open, a mount has what mount(8) calls defaults:
 // setuid programs and devices work when the mounter is privileged. The kernel

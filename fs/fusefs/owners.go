@@ -27,8 +27,8 @@ type Owners struct {
 	UID, GID *uint32
 }
 
-// ownersOf picks them out of the options of a union.
-func ownersOf(o *mountopt.Options) Owners {
+// OwnersOf picks them out of the options of a mount.
+func OwnersOf(o *mountopt.Options) Owners {
 	w := Owners{UIDMap: o.UIDMap, GIDMap: o.GIDMap, UID: o.SquashUID, GID: o.SquashGID}
 	if o.SquashToRoot {
 		root := uint32(0)

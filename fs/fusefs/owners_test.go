@@ -17,7 +17,7 @@ func TestMappedOwners(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newOwners(ownersOf(&o))
+	w := newOwners(OwnersOf(&o))
 	w.user.self, w.group.self = 77, 88
 	for _, c := range []struct{ stored, shown uint32 }{{0, 100000}, {999, 100999}, {1000, overflowID}, {2000, 5}, {1<<32 - 2, overflowID}} {
 		if got := w.user.shown(c.stored); got != c.shown {
@@ -66,7 +66,7 @@ func TestSquashedOwners(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := newOwners(ownersOf(&o))
+		w := newOwners(OwnersOf(&o))
 		if uid, gid := w.user.shown(7), w.group.shown(8); uid != c.uid || gid != c.gid {
 			t.Errorf("%s: 7:8 is shown as %d:%d, want %d:%d", c.options, uid, gid, c.uid, c.gid)
 		}
@@ -87,7 +87,7 @@ func TestMappedACL(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newOwners(ownersOf(&o))
+	w := newOwners(OwnersOf(&o))
 	acl := func(user, group byte, userBase, groupBase byte) []byte {
 		return []byte{2, 0, 0, 0,
 			1, 0, 7, 0, 255, 255, 255, 255, // the owner

@@ -82,7 +82,7 @@ func (s *Server) filesystemConfig(cfg *Config) FilesystemConfig[*union.Node] {
 		FS:        s.union,
 		Target:    cfg.Target,
 		Flags:     MountFlagsOf(o),
-		Owners:    ownersOf(o),
+		Owners:    OwnersOf(o),
 		Writeback: s.writeback(),
 		NoXattrs:  o.NoXattrs,
 		NoACL:     o.NoACL,

@@ -1,5 +1,7 @@
 package mountopt
 
+import "slices"
+
 // Check reports the first contradiction between options, and what a union
 // cannot be without. The error is an [Error].
 //
@@ -27,6 +29,28 @@ func (o *Options) CheckServer() error {
 		return &Error{Option: "nfs_export", Value: "on", Cause: "file handles of a FUSE server do not survive it; use the kernel engine (lamina mount --engine kernel), or leave it out"}
 	}
 	return nil
+}
+
+// unionOnly are the options that say something about layers and what lies in them.
+var unionOnly = []string{
+	"lowerdir", "upperdir", "workdir", "redirect_dir", "metacopy", "index", "nfs_export", "xino", "verity", "uuid",
+	"userxattr", "volatile", "fsync", "xattr_permissions", "size", "inodes", "format", "passthrough", "static_nlink",
+	"ino32_t", "remount",
+}
+
+// CheckDataset reports the first option that means nothing to a mounted dataset, or
+// that nobody knows: unlike for unions, no other program's command lines have to be
+// understood. The error is an [Error].
+func (o *Options) CheckDataset() error {
+	for _, p := range o.params(octalEscape) {
+		switch {
+		case slices.Contains(unionOnly, p.Name):
+			return &Error{Option: p.Name, Value: p.Value, Cause: "means something for unions only; leave it out, the limits of a dataset are its properties"}
+		case slices.Contains(o.Unknown, p.Name):
+			return &Error{Option: p.Name, Value: p.Value, Cause: "is not known; see the options with: lamina dataset mount --help"}
+		}
+	}
+	return checkServing(o)
 }
 
 func checkLayers(o *Options) error {

@@ -1,0 +1,162 @@
+package datasets
+
+import (
+	"errors"
+	"maps"
+	"strconv"
+	"time"
+
+	"github.com/laminafs/lamina/blockpool/dataset"
+	"github.com/laminafs/lamina/fs/fusefs"
+	"github.com/laminafs/lamina/fs/mountopt"
+)
+
+// Config says which dataset to mount where.
+type Config struct {
+	Dataset string // DATASET or DATASET@SNAPSHOT, which is mounted read-only
+	Target  string // an existing directory
+	// Options are those of mount(8), and of a union as far as they mean something
+	// for a dataset (mountopt.Options.CheckDataset).
+	Options mountopt.Options
+	// MaxInodes bounds the objects of the dataset, 0: no bound.
+	MaxInodes uint64
+}
+
+// Type is the type of these mounts in the mount table.
+const Type = "fuse." + subtype
+
+const subtype = "lamina-dataset"
+
+// A Mount is a dataset that is mounted and served. Whoever made it gives it a control
+// socket by [fusefs.Attend], or has it made by [fusefs.Serve].
+type Mount struct {
+	cfg    Config
+	target string
+	mounts *Mounts
+	fs     filesystem
+	tree   *tree
+	raw    *fusefs.FilesystemMount
+
+	done chan struct{} // closed when everything was given back
+	err  error         // of that
+}
+
+var _ fusefs.Mounted = (*Mount)(nil)
+
+// Mount mounts a dataset or snapshot and serves it until it is unmounted, by
+// whomever. EBUSY tells that the dataset is mounted elsewhere, or part of another
+// mount.
+func (s *Mounts) Mount(cfg Config) (*Mount, error) {
+	if err := cfg.Options.CheckDataset(); err != nil {
+		return nil, err
+	}
+	m := &Mount{cfg: cfg, target: cfg.Target, mounts: s, done: make(chan struct{})}
+	var err error
+	if m.tree, err = s.open(cfg.Dataset, m); err != nil {
+		return nil, err
+	}
+	if err := m.tree.format(); err != nil {
+		return nil, errors.Join(err, m.tree.Close())
+	}
+	o := &cfg.Options
+	fs, err := dataset.New(m.tree, dataset.Options{
+		ReadOnly:  o.ReadOnly,
+		Atime:     o.Atime == mountopt.AtimeRel || o.Atime == mountopt.AtimeAlways,
+		MaxInodes: cfg.MaxInodes,
+		Views:     &views{mounts: s, mount: m, name: m.tree.Name},
+	})
+	if err != nil {
+		return nil, err
+	}
+	m.fs = filesystem{FS: fs}
+	if err = m.fs.findSnapshots(); err == nil {
+		m.raw, err = fusefs.MountFilesystem(m.config(s))
+	}
+	if err != nil {
+		return nil, errors.Join(err, fs.Close())
+	}
+	m.target = m.raw.Info().Target
+	s.add(m)
+	m.raw.Start()
+	go m.finish()
+	return m, nil
+}
+
+// config is how the dataset is served.
+func (m *Mount) config(s *Mounts) fusefs.FilesystemConfig[*dataset.Node] {
+	o := m.cfg.Options
+	if o.FSName == "" {
+		o.FSName = m.cfg.Dataset
+	}
+	if o.Subtype == "" {
+		o.Subtype = subtype
+	}
+	cfg := fusefs.FilesystemConfig[*dataset.Node]{
+		FS:        m.fs,
+		Target:    m.cfg.Target,
+		Flags:     fusefs.MountFlagsOf(&o),
+		Owners:    fusefs.OwnersOf(&o),
+		Writeback: o.Writeback != nil && *o.Writeback,
+		NoXattrs:  o.NoXattrs,
+		NoACL:     o.NoACL,
+		MaxWrite:  int(o.MaxWrite),
+		Debug:     o.Debug,
+		Log:       s.log,
+	}
+	cfg.Flags.ReadOnly = m.fs.ReadOnly()
+	if o.Timeout != nil {
+		timeout := time.Duration(*o.Timeout * float64(time.Second))
+		cfg.Timeout = &timeout
+	}
+	return cfg
+}
+
+// finish gives everything back when the dataset was unmounted and all requests are
+// answered.
+func (m *Mount) finish() {
+	m.raw.Wait()
+	m.err = m.fs.Close()
+	m.mounts.remove(m)
+	close(m.done)
+}
+
+// Dataset returns the name of what is mounted, as it is now.
+func (m *Mount) Dataset() string { return m.tree.Name() }
+
+// FS returns the dataset. What is changed by it and not by methods of the mount, the
+// kernel does not see.
+func (m *Mount) FS() *dataset.FS { return m.fs.FS }
+
+// Info says what is mounted where.
+func (m *Mount) Info() fusefs.Info { return m.raw.Info() }
+
+// Counters returns what was done since the dataset was mounted.
+func (m *Mount) Counters() fusefs.Counters { return m.raw.Counters() }
+
+// Options returns the options in force.
+func (m *Mount) Options() map[string]string {
+	opts := m.raw.Options()
+	maps.Copy(opts, map[string]string{
+		"dataset":   m.Dataset(),
+		"read_only": strconv.FormatBool(m.fs.ReadOnly()),
+		"atime":     strconv.FormatBool(m.fs.FS.Options().Atime),
+	})
+	return opts
+}
+
+// Wait returns when the dataset was unmounted, all requests are answered and the tree
+// was given back to the pool.
+func (m *Mount) Wait() error {
+	<-m.done
+	return m.err
+}
+
+// Unmount takes the mount away; the pool may do with the dataset what it likes when
+// it returns. A busy one gives EBUSY. With lazy it goes out of sight at once, and is
+// served, and in use, until its last file is closed.
+func (m *Mount) Unmount(lazy bool) error {
+	if err := m.raw.Unmount(lazy); err != nil || lazy {
+		return err
+	}
+	return m.Wait()
+}

@@ -1,0 +1,159 @@
+package datasets
+
+import (
+	"errors"
+	"fmt"
+	"log"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/blockpool"
+)
+
+// Mounts are the datasets of one pool that this process has mounted. Its methods may
+// be called side by side.
+type Mounts struct {
+	pool *blockpool.Pool
+	log  *log.Logger
+
+	mu   sync.Mutex
+	all  []*Mount
+	held map[uint64]*Mount // trees that can change, by number: whose they are
+}
+
+// New returns the mounts of a pool, of which there are none yet. Without a logger
+// they log to the standard one.
+func New(pool *blockpool.Pool, logger *log.Logger) *Mounts {
+	if logger == nil {
+		logger = log.Default()
+	}
+	return &Mounts{pool: pool, log: logger, held: map[uint64]*Mount{}}
+}
+
+// All returns the mounts in the order in which they were made.
+func (s *Mounts) All() []*Mount {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.all)
+}
+
+// Of returns the mounts of a dataset and of its snapshots.
+func (s *Mounts) Of(name string) []*Mount {
+	return slices.DeleteFunc(s.All(), func(m *Mount) bool { return datasetOf(m.Dataset()) != datasetOf(name) })
+}
+
+// On returns the mount on a directory, the topmost, or nil.
+func (s *Mounts) On(target string) *Mount {
+	for _, m := range slices.Backward(s.All()) {
+		if m.Info().Target == target {
+			return m
+		}
+	}
+	return nil
+}
+
+// open opens a dataset or snapshot for a mount. What can change must not be another
+// one's.
+func (s *Mounts) open(name string, m *Mount) (*tree, error) {
+	t, err := s.pool.OpenTree(name)
+	if err != nil {
+		return nil, err
+	}
+	if strings.Contains(name, "@") { // a snapshot
+		return &tree{Tree: t}, nil
+	}
+	s.mu.Lock()
+	other := s.held[t.ID()]
+	if other == nil {
+		s.held[t.ID()] = m
+	}
+	s.mu.Unlock()
+	if other != nil {
+		return nil, errors.Join(fmt.Errorf("dataset %s is in use by the mount on %s: %w; show it elsewhere with: mount --bind", name, other.target, unix.EBUSY), t.Close())
+	}
+	return &tree{Tree: t, release: func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.held, t.ID())
+	}}, nil
+}
+
+func (s *Mounts) add(m *Mount) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = append(s.all, m)
+}
+
+func (s *Mounts) remove(m *Mount) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = slices.DeleteFunc(s.all, func(o *Mount) bool { return o == m })
+}
+
+// SnapshotsChanged has the mounts of a dataset show which snapshots there are now.
+// It is for whoever has made, renamed or destroyed one.
+func (s *Mounts) SnapshotsChanged(name string) {
+	for _, m := range s.Of(name) {
+		m.SnapshotsChanged()
+	}
+}
+
+// LetGo sees to it that no mount keeps a snapshot or nested subvolume open that
+// somebody has only looked into, so that it can be destroyed. EBUSY tells that files
+// in it are open, or that it is mounted itself.
+func (s *Mounts) LetGo(name string) error {
+	i, err := s.pool.Volume(name)
+	if err != nil {
+		return err
+	}
+	for _, m := range s.All() {
+		switch {
+		case m.tree.ID() == i.ID:
+			return fmt.Errorf("%s is mounted on %s: %w", name, m.target, unix.EBUSY)
+		case !m.letGo(i.ID):
+			return fmt.Errorf("%s is in use below %s: %w; see who uses it with: fuser -vm %s", name, m.target, unix.EBUSY, m.target)
+		}
+	}
+	return nil
+}
+
+// Offline unmounts a dataset wherever it is mounted, calls do, and mounts it again as
+// it was, whether do has failed or not. It is for what must not happen to a dataset
+// in use, such as a rollback. EBUSY tells that files are open; do was not called then.
+func (s *Mounts) Offline(name string, do func() error) error {
+	var gone []*Mount
+	var err error
+	for _, m := range s.Of(name) {
+		if m.Dataset() != name {
+			continue // a snapshot is not changed by anything
+		}
+		if err = m.Unmount(false); err != nil {
+			break
+		}
+		gone = append(gone, m)
+	}
+	if err == nil {
+		err = do()
+	}
+	for _, m := range gone {
+		if _, again := s.Mount(m.cfg); again != nil {
+			err = errors.Join(err, fmt.Errorf("mount %s again: %w", name, again))
+		}
+	}
+	return err
+}
+
+// Close unmounts everything, what was mounted last first. With lazy what is in use
+// goes out of sight, and is served until its last file is closed; without it the
+// first that is in use gives EBUSY, and the rest stays.
+func (s *Mounts) Close(lazy bool) error {
+	for _, m := range slices.Backward(s.All()) {
+		if err := m.Unmount(lazy); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,97 @@
+package datasets
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/blockpool"
+	"github.com/laminafs/lamina/blockpool/dataset"
+)
+
+// tree is an open tree of a pool as a dataset.FS takes it.
+type tree struct {
+	*blockpool.Tree
+	release func() // what else to give back, may be nil
+}
+
+var _ dataset.Tree = (*tree)(nil)
+
+func (t *tree) ShareRecords(ctx context.Context, b *blockpool.Batch, from dataset.Tree, s dataset.Share) error {
+	return t.Tree.ShareRecords(ctx, b, from.(*tree).Tree, blockpool.Share(s))
+}
+
+func (t *tree) Space() dataset.Space {
+	s := t.Tree.Space()
+	return dataset.Space{Referenced: uint64(max(0, s.Referenced)), Available: uint64(s.Available)}
+}
+
+// format makes an empty filesystem in a tree that has none. Its root belongs to
+// whoever serves: an ordinary user could make nothing in another one.
+func (t *tree) format() error {
+	if t.ReadOnly() || t.Objects() > 0 {
+		return nil
+	}
+	root := dataset.Root{Mode: 0o755, UID: uint32(unix.Geteuid()), GID: uint32(unix.Getegid())}
+	err := dataset.Format(context.Background(), t, root)
+	if errors.Is(err, unix.ENOTEMPTY) {
+		return nil // it has one
+	}
+	return err
+}
+
+// Close gives the tree back.
+func (t *tree) Close() error {
+	err := t.Tree.Close()
+	if t.release != nil {
+		t.release()
+	}
+	return err
+}
+
+// views leads from a mounted dataset to its snapshots and nested subvolumes.
+type views struct {
+	mounts *Mounts
+	mount  *Mount
+	name   func() string // of the dataset as it is now
+}
+
+var _ dataset.Views = (*views)(nil)
+
+// datasetOf returns a name without that of a snapshot.
+func datasetOf(name string) string {
+	name, _, _ = strings.Cut(name, "@")
+	return name
+}
+
+func (v *views) Snapshots() ([]dataset.Snapshot, error) {
+	prefix := datasetOf(v.name()) + "@"
+	var list []dataset.Snapshot
+	for _, i := range v.mounts.pool.Volumes() {
+		if snap, ok := strings.CutPrefix(i.Name, prefix); ok && !i.Receiving {
+			list = append(list, dataset.Snapshot{Name: snap, ID: i.ID})
+		}
+	}
+	return list, nil
+}
+
+func (v *views) OpenSnapshot(name string) (dataset.Tree, error) {
+	t, err := v.mounts.pool.OpenTree(datasetOf(v.name()) + "@" + name)
+	if err != nil {
+		return nil, err
+	}
+	return &tree{Tree: t}, nil
+}
+
+func (v *views) OpenTree(id uint64) (dataset.Tree, error) {
+	below := datasetOf(v.name()) + "/"
+	for _, i := range v.mounts.pool.Volumes() {
+		if i.ID == id && strings.HasPrefix(i.Name, below) && !strings.Contains(i.Name, "@") {
+			return v.mounts.open(i.Name, v.mount)
+		}
+	}
+	return nil, fmt.Errorf("subvolume %d of %s: %w", id, v.name(), unix.ENOENT)
+}
