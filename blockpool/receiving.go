@@ -276,6 +276,7 @@ func (s *pass) publishReceived(id uint64) error {
 		target = s.change(target.id)
 		s.p.dead.add(s, target.root)
 		target.root, target.size, target.referenced, target.writtenTxg = e.root, e.size, e.referenced, s.g.number
+		s.after = append(s.after, func() { s.p.changedAll(target.id) })
 		e.name, e.kind, e.origin = volume+"@"+r.snapshot, KindSnapshot, target.id
 		e.created, e.createdTxg = time.Now(), s.g.number
 	}

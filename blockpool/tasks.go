@@ -116,6 +116,7 @@ func (s *pass) rollback(snapshot, name string) error {
 	}
 	s.p.dead.add(s, e.root)
 	e.root, e.size, e.referenced, e.objects, e.writtenTxg = from.root, from.size, from.referenced, from.objects, s.g.number
+	s.after = append(s.after, func() { s.p.changedAll(e.id) })
 	return nil
 }
 
@@ -219,6 +220,7 @@ func (p *Pool) resize(ctx context.Context, name string, size int64) error {
 		// What was written beyond the new size after it was made zeros above.
 		err := s.cut(tree, e, e.records(), math.MaxUint64)
 		e.root = tree.Root()
+		s.after = append(s.after, func() { p.changedAll(v.id) })
 		return s.fatal(err)
 	}})
 }

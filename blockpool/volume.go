@@ -25,6 +25,9 @@ type volume struct {
 	pending branch        // bytes that were admitted and are not committed, and its place among others
 	shared  atomic.Uint64 // txg of the newest snapshot or clone: what was written up to it is shared with that
 	handles atomic.Int64
+
+	watchers watchers
+
 	claimed bool // nobody may open it until the txg that changes it is durable; guarded by catalogue.mu
 }
 
@@ -61,6 +64,7 @@ func (v *Volume) Close() error {
 	if v.closed.Swap(true) {
 		return ErrClosed
 	}
+	v.v.watchers.unwatch(v)
 	v.v.handles.Add(-1)
 	return nil
 }
@@ -124,6 +128,7 @@ func (v *Volume) Write(ctx context.Context, p []byte, off int64) (n int, err err
 		return 0, v.failed("write", err)
 	}
 	n, err = v.v.write(ctx, p, off)
+	v.v.watchers.changed(v, off, int64(len(p)))
 	if err != nil {
 		return n, v.failed("write", err)
 	}
@@ -136,7 +141,9 @@ func (v *Volume) Discard(ctx context.Context, off, n int64) error {
 	if err := v.changeable(off, n); err != nil {
 		return v.failed("discard", err)
 	}
-	if err := v.v.zero(ctx, off, n); err != nil {
+	err := v.v.zero(ctx, off, n)
+	v.v.watchers.changed(v, off, n)
+	if err != nil {
 		return v.failed("discard", err)
 	}
 	return nil
@@ -147,7 +154,9 @@ func (v *Volume) Zero(ctx context.Context, off, n int64) error {
 	if err := v.changeable(off, n); err != nil {
 		return v.failed("zero", err)
 	}
-	if err := v.v.zero(ctx, off, n); err != nil {
+	err := v.v.zero(ctx, off, n)
+	v.v.watchers.changed(v, off, n)
+	if err != nil {
 		return v.failed("zero", err)
 	}
 	return nil
