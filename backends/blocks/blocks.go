@@ -24,6 +24,7 @@ var (
 	_ serve.Block         = (*blockpool.Volume)(nil)
 	_ serve.ReadOnlyBlock = (*blockpool.Volume)(nil)
 	_ serve.Allocator     = (*blockpool.Volume)(nil)
+	_ serve.WatchedBlock  = (*blockpool.Volume)(nil)
 	_ nbd.Block           = (*blockpool.Volume)(nil)
 	_ nbd.ReadOnlyBlock   = (*blockpool.Volume)(nil)
 	_ nbd.RecordBlock     = (*blockpool.Volume)(nil)

@@ -5,14 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
-// openFlags are how the kernel treats open volumes; see the package comment.
-// FLUSH, which close(2) would send, has nothing to do.
-const openFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES | fuse.FOPEN_NOFLUSH
+// How the kernel treats open volumes; see the package comment. FLUSH, which
+// close(2) would send, has nothing to do.
+const (
+	directFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES | fuse.FOPEN_NOFLUSH
+	cachedFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
+)
 
 func (v *volumeFS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	v.count.add(opOpen)
@@ -24,7 +28,17 @@ func (v *volumeFS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 	if err != nil {
 		return v.status(err)
 	}
-	b, err := n.open(func() (Block, error) { return v.volumes.Open(info.Name) })
+	b, err := n.open(func() (*openBlock, error) {
+		block, err := v.volumes.Open(info.Name)
+		if err != nil {
+			return nil, err
+		}
+		return newOpenBlock(block, v.direct), nil
+	}, func(off, length int64) {
+		if n.cached.Load() {
+			v.drop(n.id, off, length)
+		}
+	})
 	if err != nil {
 		return v.status(fmt.Errorf("open volume %s: %w", info.Name, err))
 	}
@@ -32,7 +46,10 @@ func (v *volumeFS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) f
 		v.release(n)
 		return fuse.EROFS
 	}
-	out.OpenFlags = openFlags
+	out.OpenFlags = directFlags
+	if b.watched != nil && in.Flags&unix.O_DIRECT == 0 {
+		out.OpenFlags = cachedFlags
+	}
 	return fuse.OK
 }
 
@@ -80,6 +97,9 @@ func (v *volumeFS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Re
 	if len(buf) == 0 {
 		return fuse.ReadResultData(nil), fuse.OK
 	}
+	if b.watched != nil && in.ReadFlags&fuse.READ_LOCKOWNER == 0 {
+		n.cached.Store(true) // before it is read: who changes it later knows
+	}
 	k, err := b.ReadAt(buf, int64(in.Offset))
 	if err != nil && !(errors.Is(err, io.EOF) && k == len(buf)) {
 		return nil, v.status(fmt.Errorf("read volume %s, %d bytes at %d: %w", n.currentName(), len(buf), in.Offset, err))
@@ -89,8 +109,9 @@ func (v *volumeFS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Re
 }
 
 // Write also flushes for descriptors with O_DSYNC or O_SYNC and for RWF_DSYNC: of
-// files that are not cached the kernel leaves that to the server, and says so in
-// the flags (fs/fuse/file.c, fuse_write_flags).
+// what does not go by way of the page cache the kernel leaves that to the server,
+// and says so in the flags (fs/fuse/file.c, fuse_write_flags); else FSYNC comes
+// after it.
 func (v *volumeFS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	v.count.add(opWrite)
 	n, b := v.opened(in.NodeId)
@@ -101,13 +122,23 @@ func (v *volumeFS) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint
 	if len(data) == 0 {
 		return 0, fuse.Status(unix.ENOSPC)
 	}
+	// Who passes by the page cache says whose locks it has (fuse_direct_io).
+	direct := b.watched == nil || in.WriteFlags&fuse.WRITE_LOCKOWNER != 0
+	if !direct {
+		n.cached.Store(true)
+	}
 	k, err := b.WriteAt(data, int64(in.Offset))
 	n.touch()
+	if direct && n.cached.Swap(false) {
+		// The kernel has dropped what it held before it sent this, and may have read
+		// some of it again since. It may hold up the reply, so this waits for that.
+		go v.drop(n.id, 0, math.MaxInt64)
+	}
 	v.count.written.Add(uint64(k))
 	if err != nil {
 		return 0, v.status(fmt.Errorf("write volume %s, %d bytes at %d: %w", n.currentName(), len(data), in.Offset, err))
 	}
-	if in.Flags&unix.O_DSYNC != 0 {
+	if direct && in.Flags&unix.O_DSYNC != 0 {
 		if err := b.Flush(context.Background()); err != nil {
 			return 0, v.status(fmt.Errorf("flush volume %s: %w", n.currentName(), err))
 		}

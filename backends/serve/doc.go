@@ -22,14 +22,23 @@
 // checks the range: space comes when data does. Mode, owner and size cannot be
 // changed through the mount.
 //
-// # Why nothing is cached
+// # What is cached
 //
-// Files are opened with FOPEN_DIRECT_IO, so every read and write of any program
-// is a request, and the page cache holds nothing. Below a loop device that is the
-// point: ext4 above it has its own cache, a second copy would cost memory and
-// could be written back only by the server, which may be waiting for that memory.
-// Loop devices with --direct-io=on send several requests at a time
-// (FUSE_ASYNC_DIO, FOPEN_PARALLEL_DIRECT_WRITES); without it they work too.
+// The kernel's page cache may hold what was read and written, as long as the volume
+// tells what others change of it ([WatchedBlock]): another mount, an NBD client, a
+// command. Whoever changes something is told so only when the kernel has dropped
+// what it held of that. What has changed while nobody had the file open is dropped
+// when it is opened. Volumes that cannot tell are opened with FOPEN_DIRECT_IO.
+//
+// Writes go through: write(2) returns when the server has the data, and a page is
+// dirty only where a program has written to a shared mapping. So fsync(2) costs what
+// it did, a server that is killed takes nothing with it, and the kernel, which may be
+// waiting for memory, never waits for this server to get rid of a page.
+//
+// Programs that ask for O_DIRECT get FOPEN_DIRECT_IO, and each read and write of
+// theirs is a request. So it is below a loop device with --direct-io=on, where ext4
+// has a cache of its own and a second copy would cost memory; several requests are
+// on their way at a time (FUSE_ASYNC_DIO, FOPEN_PARALLEL_DIRECT_WRITES).
 //
 // # Invariants
 //

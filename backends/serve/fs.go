@@ -23,6 +23,9 @@ type volumeFS struct {
 	started  time.Time
 	log      *log.Logger
 	count    counters
+	direct   bool // nothing is cached
+	// drop makes the kernel forget n bytes from off of what it holds of a node.
+	drop func(id uint64, off, n int64)
 
 	dirsMu sync.Mutex
 	dirs   map[uint64][]child // listings that are being read, by handle
@@ -38,6 +41,7 @@ func newVolumeFS(v Volumes, logger *log.Logger) *volumeFS {
 		started: time.Now(),
 		log:     logger,
 		dirs:    map[uint64][]child{},
+		drop:    func(uint64, int64, int64) {},
 	}
 }
 

@@ -23,7 +23,10 @@ type VolumesConfig struct {
 	// files keep out everybody else. Ordinary users may ask for it only where
 	// /etc/fuse.conf says so.
 	AllowOther bool
-	Log        *log.Logger // nil: the standard logger
+	// Direct keeps the page cache out of it: all that programs read and write is a
+	// request.
+	Direct bool
+	Log    *log.Logger // nil: the standard logger
 }
 
 // VolumesType is the type of these mounts in the mount table.
@@ -65,20 +68,29 @@ func MountVolumes(cfg VolumesConfig) (*VolumeMount, error) {
 			AllowOther: cfg.AllowOther, DefaultPermissions: true,
 		},
 		Kernel: &fuse.MountOptions{
-			MaxBackground:        64,
-			MaxWrite:             maxTransfer,
-			MaxReadAhead:         maxTransfer,
-			DisableXAttrs:        true,
-			DisableReadDirPlus:   true,
-			DisableSplice:        true,
-			Logger:               cfg.Log,
-			ExtraCapabilities:    fuse.CAP_ASYNC_DIO | fuse.CAP_NO_EXPORT_SUPPORT,
-			DisabledCapabilities: fuse.CAP_PASSTHROUGH,
+			MaxBackground:      64,
+			MaxWrite:           maxTransfer,
+			MaxReadAhead:       maxTransfer,
+			DisableXAttrs:      true,
+			DisableReadDirPlus: true,
+			DisableSplice:      true,
+			// Else a new time of the last change, which each write brings, would
+			// empty the page cache.
+			ExplicitDataCacheControl: true,
+			Logger:                   cfg.Log,
+			ExtraCapabilities:        fuse.CAP_ASYNC_DIO | fuse.CAP_NO_EXPORT_SUPPORT,
+			DisabledCapabilities:     fuse.CAP_PASSTHROUGH,
 		},
 		DataWaits: true,
 	})
 	if err != nil {
 		return nil, err
+	}
+	m.fs.direct = cfg.Direct
+	m.fs.drop = func(id uint64, off, n int64) {
+		if err := m.raw.DropRange(id, off, n); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
+			cfg.Log.Printf("drop %d bytes at %d of inode %d from the page cache: %v", n, off, id, err)
+		}
 	}
 	serveReclaim()
 	m.raw.Start()
@@ -104,7 +116,14 @@ func (m *VolumeMount) Counters() fusefs.Counters { return m.fs.counters() }
 
 // Options returns the options in force.
 func (m *VolumeMount) Options() map[string]string {
-	return map[string]string{"max_transfer": fmt.Sprint(maxTransfer), "direct_io": "on"}
+	return map[string]string{"max_transfer": fmt.Sprint(maxTransfer), "direct_io": onOff(m.fs.direct)}
+}
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
 }
 
 // Wait returns when the volumes were unmounted, all requests are answered and all

@@ -3,6 +3,7 @@ package serve
 import (
 	"errors"
 	"io"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,12 @@ type node struct {
 	// written is when data was last written through this mount, in nanoseconds of
 	// Unix time; 0: never.
 	written atomic.Int64
+
+	// cached tells that the kernel may hold data in its page cache.
+	cached atomic.Bool
+	// changes is [WatchedBlock.Changes] when the volume was closed, to which that
+	// data belongs; guarded by mu.
+	changes uint64
 }
 
 // openBlock is a volume with what is found out once about it.
@@ -33,6 +40,19 @@ type openBlock struct {
 	Block
 	allocator Allocator // nil: everything counts as data
 	readOnly  bool
+	watched   WatchedBlock // nil: nothing is to be cached
+}
+
+func newOpenBlock(block Block, direct bool) *openBlock {
+	b := &openBlock{Block: block}
+	b.allocator, _ = block.(Allocator)
+	if r, ok := block.(ReadOnlyBlock); ok {
+		b.readOnly = r.ReadOnly()
+	}
+	if !direct {
+		b.watched, _ = block.(WatchedBlock)
+	}
+	return b
 }
 
 // nodeKey is what makes a node the same one: a volume by its ID, a directory by
@@ -117,20 +137,23 @@ func (t *table) all() []*node {
 	return nodes
 }
 
-// open adds a descriptor. The first one opens the volume by open.
-func (n *node) open(open func() (Block, error)) (*openBlock, error) {
+// open adds a descriptor. The first one opens the volume by open, and has drop
+// forget what the kernel holds of it if it has changed since it was closed.
+func (n *node) open(open func() (*openBlock, error), drop func(off, n int64)) (*openBlock, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	b := n.block.Load()
 	if b == nil {
-		block, err := open()
-		if err != nil {
+		var err error
+		if b, err = open(); err != nil {
 			return nil, err
 		}
-		b = &openBlock{Block: block}
-		b.allocator, _ = block.(Allocator)
-		if r, ok := block.(ReadOnlyBlock); ok {
-			b.readOnly = r.ReadOnly()
+		if b.watched != nil {
+			b.watched.Watch(drop)
+			if b.watched.Changes() != n.changes {
+				drop(0, math.MaxInt64) // nothing is open, so no request waits for it
+				n.cached.Store(false)
+			}
 		}
 		n.block.Store(b)
 	}
@@ -163,6 +186,9 @@ func (n *node) closeLocked() error {
 	b := n.block.Swap(nil)
 	if b == nil {
 		return nil
+	}
+	if b.watched != nil {
+		n.changes = b.watched.Changes()
 	}
 	if c, ok := b.Block.(io.Closer); ok {
 		return c.Close()

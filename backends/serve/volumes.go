@@ -71,3 +71,14 @@ type Allocator interface {
 type ReadOnlyBlock interface {
 	ReadOnly() bool
 }
+
+// A WatchedBlock is a [Block] that tells what others change of it. Of such a one
+// the kernel may keep data in its page cache.
+type WatchedBlock interface {
+	// Watch has f called after each change that was not made through this block,
+	// before the one who made it is told that it is done, until the block is closed.
+	Watch(f func(off, n int64))
+	// Changes returns a number that is another one after each change, whoever made
+	// it.
+	Changes() uint64
+}

@@ -146,17 +146,18 @@ func (c *conn) notify(code uint32, body []byte) error {
 // dropInode makes the kernel write out and forget what it has cached of an
 // inode: attributes and data, or the listing. ENOENT tells that it does not know
 // the inode at all.
-func (c *conn) dropInode(id uint64) error { return c.invalidate(id, 0) }
+func (c *conn) dropInode(id uint64) error { return c.invalidate(id, 0, 0) }
 
 // dropAttrs makes the kernel forget the attributes of an inode and nothing else.
-func (c *conn) dropAttrs(id uint64) error { return c.invalidate(id, -1) }
+func (c *conn) dropAttrs(id uint64) error { return c.invalidate(id, -1, 0) }
 
 // invalidate is FUSE_NOTIFY_INVAL_INODE: with an offset below zero no data is
-// dropped, else all from there on.
-func (c *conn) invalidate(id uint64, off int64) error {
+// dropped, else n bytes from there on, or all for an n of 0.
+func (c *conn) invalidate(id uint64, off, n int64) error {
 	var body [24]byte // struct fuse_notify_inval_inode_out: inode, offset, length (0: all)
 	binary.NativeEndian.PutUint64(body[:], id)
 	binary.NativeEndian.PutUint64(body[8:], uint64(off))
+	binary.NativeEndian.PutUint64(body[16:], uint64(n))
 	return c.notify(notifyInvalInode, body[:])
 }
 

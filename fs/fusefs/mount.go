@@ -94,6 +94,15 @@ func (m *RawMount) Unmount(lazy bool) error {
 // keeps size and times of a regular file that it knows (fuse_get_cache_mask).
 func (m *RawMount) DropInode(id uint64) error { return m.conn.dropInode(id) }
 
+// DropRange makes the kernel write out and forget n bytes from off of what it has
+// cached of an inode's data, and its attributes, see [RawMount.DropInode].
+func (m *RawMount) DropRange(id uint64, off, n int64) error {
+	if n <= 0 {
+		return nil
+	}
+	return m.conn.invalidate(id, off, n)
+}
+
 // DropAttrs makes the kernel forget the attributes of an inode and nothing else,
 // see [RawMount.DropInode].
 func (m *RawMount) DropAttrs(id uint64) error { return m.conn.dropAttrs(id) }

@@ -26,6 +26,8 @@ type Volumes struct {
 	Discarded                atomic.Int64 // bytes
 	Opened                   atomic.Int64 // volumes that are open now
 
+	changes atomic.Uint64 // of any volume
+
 	dir       string
 	blockSize int64
 
@@ -35,9 +37,10 @@ type Volumes struct {
 }
 
 var (
-	_ serve.Volumes   = (*Volumes)(nil)
-	_ serve.Capacity  = (*Volumes)(nil)
-	_ serve.Allocator = (*Block)(nil)
+	_ serve.Volumes      = (*Volumes)(nil)
+	_ serve.Capacity     = (*Volumes)(nil)
+	_ serve.Allocator    = (*Block)(nil)
+	_ serve.WatchedBlock = (*Block)(nil)
 )
 
 // New returns volumes whose files lie in dir, none at first. blockSize is the
@@ -91,6 +94,7 @@ func (v *Volumes) Resize(name string, size int64) error {
 	}
 	info.Size = size
 	v.infos[name] = info
+	v.changes.Add(1)
 	return os.Truncate(v.file(info.ID), size)
 }
 
@@ -158,6 +162,18 @@ type Block struct {
 // ReadOnly implements [serve.ReadOnlyBlock].
 func (b *Block) ReadOnly() bool { return b.readOnly }
 
+// WriteAt implements [serve.Block].
+func (b *Block) WriteAt(p []byte, off int64) (int, error) {
+	defer b.all.changes.Add(1)
+	return b.File.WriteAt(p, off)
+}
+
+// Watch implements [serve.WatchedBlock]. Only the one mount changes the files.
+func (b *Block) Watch(func(off, n int64)) {}
+
+// Changes implements [serve.WatchedBlock].
+func (b *Block) Changes() uint64 { return b.all.changes.Load() }
+
 // Size implements [serve.Block].
 func (b *Block) Size() int64 { return b.size }
 
@@ -175,6 +191,7 @@ func (b *Block) Discard(_ context.Context, off, n int64) error {
 }
 
 func (b *Block) fallocate(mode uint32, off, n int64) error {
+	defer b.all.changes.Add(1)
 	err := unix.Fallocate(int(b.Fd()), mode, off, n)
 	if err == unix.EOPNOTSUPP { // tmpfs has no FALLOC_FL_ZERO_RANGE
 		err = unix.Fallocate(int(b.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
