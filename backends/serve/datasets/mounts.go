@@ -63,7 +63,7 @@ func (s *Mounts) open(name string, m *Mount) (*tree, error) {
 		return nil, err
 	}
 	if strings.Contains(name, "@") { // a snapshot
-		return &tree{Tree: t}, nil
+		return newTree(t), nil
 	}
 	s.mu.Lock()
 	other := s.held[t.ID()]
@@ -74,11 +74,13 @@ func (s *Mounts) open(name string, m *Mount) (*tree, error) {
 	if other != nil {
 		return nil, errors.Join(fmt.Errorf("dataset %s is in use by the mount on %s: %w; show it elsewhere with: mount --bind", name, other.target, unix.EBUSY), t.Close())
 	}
-	return &tree{Tree: t, release: func() {
+	held := newTree(t)
+	held.release = func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.held, t.ID())
-	}}, nil
+	}
+	return held, nil
 }
 
 func (s *Mounts) add(m *Mount) {

@@ -12,21 +12,22 @@ import (
 	"github.com/laminafs/lamina/blockpool/dataset"
 )
 
-// tree is an open tree of a pool as a dataset.FS takes it.
+// tree is an open tree of a pool as a dataset.FS takes it, with what else to give
+// back when it is closed.
 type tree struct {
-	*blockpool.Tree
-	release func() // what else to give back, may be nil
+	dataset.Differ
+	release func() // may be nil
 }
 
 var _ dataset.Tree = (*tree)(nil)
 
-func (t *tree) ShareRecords(ctx context.Context, b *blockpool.Batch, from dataset.Tree, s dataset.Share) error {
-	return t.Tree.ShareRecords(ctx, b, from.(*tree).Tree, blockpool.Share(s))
-}
+func newTree(t *blockpool.Tree) *tree { return &tree{Differ: dataset.PoolTree(t)} }
 
-func (t *tree) Space() dataset.Space {
-	s := t.Tree.Space()
-	return dataset.Space{Referenced: uint64(max(0, s.Referenced)), Available: uint64(s.Available)}
+func (t *tree) ShareRecords(ctx context.Context, b *blockpool.Batch, from dataset.Tree, s blockpool.Share) error {
+	if src, ok := from.(*tree); ok {
+		from = src.Differ
+	}
+	return t.Differ.ShareRecords(ctx, b, from, s)
 }
 
 // format makes an empty filesystem in a tree that has none. Its root belongs to
@@ -45,7 +46,7 @@ func (t *tree) format() error {
 
 // Close gives the tree back.
 func (t *tree) Close() error {
-	err := t.Tree.Close()
+	err := t.Differ.Close()
 	if t.release != nil {
 		t.release()
 	}
@@ -83,7 +84,7 @@ func (v *views) OpenSnapshot(name string) (dataset.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tree{Tree: t}, nil
+	return newTree(t), nil
 }
 
 func (v *views) OpenTree(id uint64) (dataset.Tree, error) {
