@@ -24,11 +24,19 @@ import (
 	"github.com/laminafs/lamina/fs/mountopt"
 )
 
-// The tests start this binary again as the process that owns the pool.
+// The tests start this binary again as the process that owns the pool, and as
+// programs of the user who has mounted.
 func TestMain(m *testing.M) {
 	if pool := os.Getenv("LAMINA_TEST_POOL"); pool != "" {
 		if err := serve(pool); err != nil {
 			fmt.Fprintln(os.Stderr, "server:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if name := os.Getenv("LAMINA_TEST_CLIENT"); name != "" {
+		if err := clients[name](os.Getenv("LAMINA_TEST_DIR")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 		os.Exit(0)
@@ -286,6 +294,18 @@ func (s *server) run(argv ...string) string {
 		s.t.Fatalf("%s: %v\n%s", strings.Join(argv, " "), err, out)
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// client runs one of clients in a directory, as the user who has mounted.
+func (s *server) client(name, dir string) error {
+	cmd := s.command(s.uid, "/proc/self/exe")
+	cmd.Env = append(cmd.Env, "LAMINA_TEST_CLIENT="+name, "LAMINA_TEST_DIR="+dir)
+	done := time.AfterFunc(5*time.Minute, func() { cmd.Process.Kill() })
+	defer done.Stop()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%v: %s", err, out)
+	}
+	return nil
 }
 
 // need skips a test for want of a program.
