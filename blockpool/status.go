@@ -172,7 +172,7 @@ func (p *Pool) health(st *Status) (state, problem, action string) {
 	}
 	for _, r := range st.Replicas {
 		if r.State != "online" {
-			return StateDegraded, "metadata replica " + r.Path + " is " + r.State, "have it written anew, or add another and remove it"
+			return StateDegraded, "metadata replica " + r.Path + " is " + r.State, "write it anew (pool replica recopy), or add another (pool replica add) and remove it (pool replica remove)"
 		}
 	}
 	if st.Scrub.LostRecords+st.Scrub.LostNodes > 0 {

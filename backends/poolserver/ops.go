@@ -4,6 +4,7 @@ package poolserver
 var operations = []operation{
 	PoolStatus, PoolStop, PoolEvents, PoolSet, PoolSync,
 	PoolScrub, PoolScrubControl, PoolAdd, PoolRemove, PoolReplace, PoolGrow, PoolOnline,
+	PoolReplicaAdd, PoolReplicaRemove, PoolReplicaRecopy,
 	PoolCheck, PoolDump, PoolDumpThin, PoolRestoreThin, PoolCompact, PoolTrim, PoolRmap,
 	VolumeList, VolumeCreate, VolumeSnapshot, VolumeClone, VolumePromote, VolumeRollback,
 	VolumeRename, VolumeResize, VolumeSet, VolumeDestroy, VolumeRead, VolumeWrite, VolumeTrim,

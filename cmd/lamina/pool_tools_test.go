@@ -312,3 +312,45 @@ func TestThinMetadataOfDockersPool(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestReplicasOfTheMetadata(t *testing.T) {
+	s := newPoolStage(t)
+	place := s.pool()
+	s.ok("volume", "create", "--size", "16M", "tank", "vol")
+	if got := s.feed([]byte("kept"), "volume", "write", "tank", "vol"); got.status != 0 {
+		t.Fatalf("%+v", got)
+	}
+	first, other := filepath.Join(place.Dir, "meta-0.db"), filepath.Join(t.TempDir(), "elsewhere.db")
+	var replicas []blockpool.ReplicaStatus
+	if err := json.Unmarshal([]byte(s.ok("pool", "replica", "add", "--json", "tank", other)), &replicas); err != nil || len(replicas) != 2 {
+		t.Fatalf("%v, %v", replicas, err)
+	}
+	if got := s.ok("pool", "replica", "add", "tank"); !strings.Contains(got, "meta-2.db") || !strings.Contains(got, other) {
+		t.Errorf("a third one: %s", got)
+	}
+	if got := lamina(t, "pool", "replica", "add", "tank"); got.status == 0 {
+		t.Errorf("a fourth one: %+v", got)
+	}
+	s.ok("pool", "replica", "recopy", "tank", other)
+	s.ok("pool", "replica", "remove", "tank", filepath.Join(place.Dir, "meta-2.db"))
+	s.ok("pool", "replica", "remove", "tank", first)
+	s.ok("pool", "stop", "tank")
+	if st := s.status(); len(st.Replicas) != 1 || st.Replicas[0].Path != other || st.State != blockpool.StateOnline {
+		t.Errorf("opened by the pool's name, with its metadata elsewhere: %+v", st.Replicas)
+	}
+	if got := s.ok("volume", "read", "--length", "4", "tank", "vol"); got != "kept" {
+		t.Errorf("the volume reads %q", got)
+	}
+	if got := lamina(t, "pool", "replica", "remove", "tank", other); got.status == 0 {
+		t.Error("the last replica was removed")
+	}
+	s.ok("pool", "replica", "add", "tank", first)
+	s.ok("pool", "replica", "remove", "tank", other)
+	if names, _ := filepath.Glob(filepath.Join(place.Dir, "meta-*.db")); len(names) != 1 || names[0] != first {
+		t.Errorf("the directory has %v", names)
+	}
+	s.ok("pool", "stop", "tank")
+	if st := s.status(); len(st.Replicas) != 1 || st.State != blockpool.StateOnline {
+		t.Errorf("at the end: %s, %+v", st.State, st.Replicas)
+	}
+}
