@@ -175,6 +175,10 @@ type VolumeInfo struct {
 	Receiving bool `json:"receiving,omitempty"` // a stream that has not come to its end
 }
 
+// IsDataset reports whether it is a dataset or a snapshot of one, which is no block
+// device.
+func (i VolumeInfo) IsDataset() bool { return i.Type == "dataset" }
+
 // info returns what is known of v.
 func (v *volume) info() VolumeInfo {
 	e := v.entry.Load()

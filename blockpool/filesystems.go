@@ -3,6 +3,7 @@ package blockpool
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -161,9 +162,13 @@ func (p *Pool) CloneFilesystem(ctx context.Context, from, name string, o Filesys
 
 // SnapshotAll keeps the content of datasets and volumes as it is now, all of it in one
 // txg or, when it fails, nothing. Names are those of the snapshots; with recursive,
-// everything below gets one of the same name behind the @. It returns the names of what
-// it has made.
-func (p *Pool) SnapshotAll(ctx context.Context, names []string, recursive bool) (made []string, err error) {
+// everything below gets one of the same name behind the @. All of them get the
+// properties. It returns the names of what it has made.
+func (p *Pool) SnapshotAll(ctx context.Context, names []string, recursive bool, properties map[string]string) (made []string, err error) {
+	kept, err := checkProperties(properties, onSnapshot)
+	if err != nil {
+		return nil, failed("snapshot", strings.Join(names, ", "), err)
+	}
 	for _, name := range names {
 		if _, snap, e := splitSnapshot(name); e != nil {
 			return nil, failed("snapshot", name, e)
@@ -203,11 +208,49 @@ func (p *Pool) SnapshotAll(ctx context.Context, names []string, recursive bool) 
 			if err := s.share(of, name, KindSnapshot); err != nil {
 				return s.fatal(err)
 			}
+			if len(kept) > 0 {
+				s.named(name).setNew(kept)
+			}
 		}
 		made = list
 		return nil
 	}})
 	return made, failed("snapshot", strings.Join(names, ", "), err)
+}
+
+// RenameSnapshots gives a snapshot another name, and those of the same name of all that
+// lies below its dataset: all of them or none. Both names are DATASET@NAME.
+func (p *Pool) RenameSnapshots(ctx context.Context, from, to string) error {
+	of, old, err := splitSnapshot(from)
+	_, snap, err2 := splitSnapshot(to)
+	switch {
+	case err != nil || err2 != nil:
+		err = errors.Join(err, err2)
+	case old == "" || snap == "" || !strings.HasPrefix(to, of+"@"):
+		err = invalidf("names of snapshots of one dataset are needed, DATASET@NAME, not %s and %s", from, to)
+	default:
+		err = p.do(ctx, &task{run: func(s *pass) error {
+			var list []*entry
+			for _, e := range s.all() {
+				if e.kind == KindSnapshot && (e.name == from || isBelow(e.name, of) && strings.HasSuffix(e.name, "@"+old)) {
+					list = append(list, e)
+				}
+			}
+			if len(list) == 0 {
+				return ErrNotFound
+			}
+			for _, e := range list {
+				if err := s.mayName(strings.TrimSuffix(e.name, old)+snap, KindSnapshot, false); err != nil {
+					return err
+				}
+			}
+			for _, e := range list {
+				s.change(e.id).name = strings.TrimSuffix(e.name, old) + snap
+			}
+			return nil
+		}})
+	}
+	return failed("rename", from, err)
 }
 
 // Dependents returns what would be destroyed along with a dataset, volume or snapshot,

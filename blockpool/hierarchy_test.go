@@ -194,7 +194,7 @@ func TestRenameMovesWhatLiesBelow(t *testing.T) {
 	b := newBench(t, Config{}, 1, 64<<20)
 	b.must(b.CreateFilesystem(ctx, "a/b/c", FilesystemOptions{Parents: true}))
 	b.filesystem("ab")
-	_, err := b.SnapshotAll(ctx, []string{"a@s"}, true)
+	_, err := b.SnapshotAll(ctx, []string{"a@s"}, true, nil)
 	b.must(err)
 	if err := b.Rename(ctx, "a", "a/b/x"); !errors.Is(err, ErrInvalid) {
 		t.Errorf("below itself: %v", err)
@@ -221,11 +221,11 @@ func TestSnapshotAllIsAllOrNothing(t *testing.T) {
 	b.must(b.CreateFilesystem(ctx, "a/b/c", FilesystemOptions{Parents: true}))
 	b.must(b.Snapshot(ctx, "a/b/c", "a/b/c@s"))
 	before := b.names()
-	if _, err := b.SnapshotAll(ctx, []string{"a@s"}, true); !errors.Is(err, ErrExists) {
+	if _, err := b.SnapshotAll(ctx, []string{"a@s"}, true, nil); !errors.Is(err, ErrExists) {
 		t.Errorf("one is there already: %v", err)
 	}
 	b.wantNames(before...)
-	made, err := b.SnapshotAll(ctx, []string{"a@t", "a/b@t"}, true)
+	made, err := b.SnapshotAll(ctx, []string{"a@t", "a/b@t"}, true, nil)
 	if err != nil || !slices.Equal(made, []string{"a/b/c@t", "a/b@t", "a@t"}) {
 		t.Errorf("made %q: %v", made, err)
 	}
@@ -238,7 +238,7 @@ func TestSnapshotAllIsAllOrNothing(t *testing.T) {
 	if len(txgs) != 1 {
 		t.Errorf("they are of %d txgs", len(txgs))
 	}
-	if _, err := b.SnapshotAll(ctx, []string{"a"}, true); !errors.Is(err, ErrInvalid) {
+	if _, err := b.SnapshotAll(ctx, []string{"a"}, true, nil); !errors.Is(err, ErrInvalid) {
 		t.Errorf("without a name: %v", err)
 	}
 }
@@ -247,7 +247,7 @@ func TestSnapshotAllIsAllOrNothing(t *testing.T) {
 func TestDestroyNamesWhatStandsInTheWay(t *testing.T) {
 	b := newBench(t, Config{}, 1, 64<<20)
 	b.must(b.CreateFilesystem(ctx, "a/b/c", FilesystemOptions{Parents: true}))
-	_, err := b.SnapshotAll(ctx, []string{"a@s"}, true)
+	_, err := b.SnapshotAll(ctx, []string{"a@s"}, true, nil)
 	b.must(err)
 	b.must(b.CloneFilesystem(ctx, "a/b@s", "clone", FilesystemOptions{Properties: map[string]string{"atime": "off"}}))
 	before := b.names()
@@ -324,7 +324,7 @@ func TestHierarchyFitsAfterRandomChanges(t *testing.T) {
 		case 3:
 			_, err = b.DestroyAll(ctx, []string{n}, r.IntN(3) == 0)
 		case 4:
-			_, err = b.SnapshotAll(ctx, []string{fmt.Sprintf("%s@%d", n, i)}, r.IntN(2) == 0)
+			_, err = b.SnapshotAll(ctx, []string{fmt.Sprintf("%s@%d", n, i)}, r.IntN(2) == 0, nil)
 		case 5:
 			err = b.SetProperties(ctx, n, map[string]string{"reservation": FormatSize(int64(r.IntN(8)) << 20), "quota": FormatSize(int64(r.IntN(3)) << 24)})
 		case 6:

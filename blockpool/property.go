@@ -42,9 +42,10 @@ func (h bearer) String() string {
 // PropertyInfo tells of a property that lamina knows.
 type PropertyInfo struct {
 	Name      string `json:"name"`
-	Values    string `json:"values"`    // what it may be, for people
-	Editable  bool   `json:"editable"`  // it can be set
-	Inherited bool   `json:"inherited"` // datasets below have it too
+	Values    string `json:"values"`         // what it may be, for people
+	Editable  bool   `json:"editable"`       // it can be set
+	Inherited bool   `json:"inherited"`      // datasets below have it too
+	Unit      string `json:"unit,omitempty"` // of a number: bytes, count or seconds
 	Help      string `json:"help"`
 }
 
@@ -105,7 +106,16 @@ var propertySpecs = []propertySpec{
 // they are shown. People can make up others, whose names have a colon.
 func KnownProperties() (list []PropertyInfo) {
 	for _, s := range propertySpecs {
-		list = append(list, PropertyInfo{s.name, s.values, s.check != nil, s.inherited, s.help})
+		unit := ""
+		switch strings.Fields(s.values)[0] {
+		case "size", "4K":
+			unit = "bytes"
+		case "number":
+			unit = "count"
+		case "time":
+			unit = "seconds"
+		}
+		list = append(list, PropertyInfo{s.name, s.values, s.check != nil, s.inherited, unit, s.help})
 	}
 	return list
 }

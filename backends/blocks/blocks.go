@@ -42,7 +42,7 @@ type Volumes struct{ Pool *blockpool.Pool }
 func (v Volumes) List() ([]serve.VolumeInfo, error) {
 	var list []serve.VolumeInfo
 	for _, i := range v.Pool.Volumes() {
-		if !i.Receiving {
+		if !i.Receiving && !i.IsDataset() {
 			list = append(list, infoOf(i))
 		}
 	}
@@ -52,8 +52,12 @@ func (v Volumes) List() ([]serve.VolumeInfo, error) {
 // Stat implements [serve.Volumes].
 func (v Volumes) Stat(name string) (serve.VolumeInfo, error) {
 	i, err := v.Pool.Volume(name)
-	if err == nil && i.Receiving {
+	switch {
+	case err != nil:
+	case i.Receiving:
 		err = fmt.Errorf("%s is being received: %w", name, blockpool.ErrNotFound)
+	case i.IsDataset():
+		err = fmt.Errorf("%s is a dataset: %w", name, blockpool.ErrNotFound)
 	}
 	return infoOf(i), err
 }
@@ -111,7 +115,7 @@ func (n *Named) List(context.Context) ([]string, error) {
 	}
 	var names []string
 	for _, i := range n.Pool.Volumes() {
-		if !i.Receiving {
+		if !i.Receiving && !i.IsDataset() {
 			names = append(names, i.Name)
 		}
 	}

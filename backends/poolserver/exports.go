@@ -18,6 +18,7 @@ import (
 	"github.com/laminafs/lamina/backends/blocks"
 	"github.com/laminafs/lamina/backends/nbd"
 	"github.com/laminafs/lamina/backends/serve"
+	"github.com/laminafs/lamina/backends/serve/datasets"
 	"github.com/laminafs/lamina/fs/fusefs"
 )
 
@@ -25,6 +26,8 @@ import (
 const (
 	ExportFUSE = "fuse" // a directory with all volumes as files
 	ExportNBD  = "nbd"  // a socket
+
+	ExportDataset = "dataset" // a mounted dataset
 )
 
 // ExportInfo tells of an export.
@@ -42,6 +45,7 @@ type ExportInfo struct {
 type export struct {
 	kind, target, volume string
 	private              bool
+	mount                *datasets.Mount // nil: it is none of a dataset
 
 	inUse func() int
 	loops func() []serve.Loop
@@ -54,7 +58,11 @@ type export struct {
 const closeTime = 5 * time.Second
 
 func (e *export) info() ExportInfo {
-	return ExportInfo{Kind: e.kind, Target: e.target, Volume: e.volume, InUse: e.inUse(), Loops: e.loops(), Private: e.private}
+	volume := e.volume
+	if e.mount != nil {
+		volume = e.mount.Dataset() // it may have another name by now
+	}
+	return ExportInfo{Kind: e.kind, Target: e.target, Volume: volume, InUse: e.inUse(), Loops: e.loops(), Private: e.private}
 }
 
 // end closes an export and waits for it.

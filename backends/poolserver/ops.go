@@ -9,5 +9,8 @@ var operations = []operation{
 	VolumeList, VolumeCreate, VolumeSnapshot, VolumeClone, VolumePromote, VolumeRollback,
 	VolumeRename, VolumeResize, VolumeSet, VolumeDestroy, VolumeRead, VolumeWrite, VolumeTrim,
 	VolumeDiscard, VolumeUsage, VolumeDelta, VolumeSend, VolumeReceive, VolumeReceiveToken, VolumeReceiveAbort,
+	DatasetGet, DatasetCreate, DatasetSnapshot, DatasetClone, DatasetRollback, DatasetDestroy, DatasetRename,
+	DatasetSet, DatasetInherit, DatasetMount, DatasetUnmount, DatasetMounts, DatasetDiff,
+	SubvolumeCreate, SubvolumeSnapshot, SubvolumeDelete, SubvolumeList,
 	ExportList, ExportMount, ExportListen, ExportEnd,
 }

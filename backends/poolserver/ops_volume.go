@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -21,9 +22,10 @@ type FromTo struct {
 	To   string `json:"to"`
 }
 
-// VolumeList returns all volumes and snapshots, by name.
+// VolumeList returns all volumes and snapshots of volumes, by name.
 var VolumeList = Op[None, []blockpool.VolumeInfo]{name: "volume.list", run: func(c *call, _ None) ([]blockpool.VolumeInfo, error) {
-	return append([]blockpool.VolumeInfo{}, c.pool.Volumes()...), nil
+	list := append([]blockpool.VolumeInfo{}, c.pool.Volumes()...)
+	return slices.DeleteFunc(list, blockpool.VolumeInfo.IsDataset), nil
 }}
 
 // CreateVolume are the arguments of [VolumeCreate]. Sizes are in bytes, and 0

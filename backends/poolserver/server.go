@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/backends/serve/datasets"
 	"github.com/laminafs/lamina/blockpool"
 	"github.com/laminafs/lamina/fs/fusefs/control"
 	"github.com/laminafs/lamina/fs/fusefs/daemon"
@@ -45,6 +46,7 @@ type Server struct {
 	work     sync.WaitGroup // requests and the hook; they end before the pool is closed
 	jobsWork sync.WaitGroup // jobs, which the end of the pool interrupts
 	exports  exports
+	datasets *datasets.Mounts
 	hook     *hook
 	logging  atomic.Bool // events go to the log too
 
@@ -132,7 +134,7 @@ func open(cfg Config, background bool) (*Server, error) {
 		s.cancel()
 		return nil, err
 	}
-	s.pool = pool
+	s.pool, s.datasets = pool, datasets.New(pool, s.log)
 	s.work.Go(func() { s.hook.run(s.ctx, pool) })
 	return s, nil
 }

@@ -16,7 +16,8 @@ import (
 // back when it is closed.
 type tree struct {
 	dataset.Differ
-	release func() // may be nil
+	release  func() // may be nil
+	readOnly bool   // its property says so
 }
 
 var _ dataset.Tree = (*tree)(nil)
@@ -29,6 +30,9 @@ func (t *tree) ShareRecords(ctx context.Context, b *blockpool.Batch, from datase
 	}
 	return t.Differ.ShareRecords(ctx, b, from, s)
 }
+
+// ReadOnly reports whether nothing can be changed.
+func (t *tree) ReadOnly() bool { return t.readOnly || t.Differ.ReadOnly() }
 
 // format makes an empty filesystem in a tree that has none. Its root belongs to
 // whoever serves: an ordinary user could make nothing in another one.
@@ -87,11 +91,24 @@ func (v *views) OpenSnapshot(name string) (dataset.Tree, error) {
 	return newTree(t), nil
 }
 
+// enter opens a nested subvolume.
+func (s *Mounts) enter(name string, m *Mount) (*tree, error) {
+	p, err := s.pool.Properties(context.Background(), name, "readonly")
+	if err != nil {
+		return nil, err
+	}
+	t, err := s.open(name, m)
+	if err == nil {
+		t.readOnly = p[0].Value == "on"
+	}
+	return t, err
+}
+
 func (v *views) OpenTree(id uint64) (dataset.Tree, error) {
 	below := datasetOf(v.name()) + "/"
 	for _, i := range v.mounts.pool.Volumes() {
 		if i.ID == id && strings.HasPrefix(i.Name, below) && !strings.Contains(i.Name, "@") {
-			return v.mounts.open(i.Name, v.mount)
+			return v.mounts.enter(i.Name, v.mount)
 		}
 	}
 	return nil, fmt.Errorf("subvolume %d of %s: %w", id, v.name(), unix.ENOENT)

@@ -1,0 +1,288 @@
+package poolserver
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/backends/serve"
+	"github.com/laminafs/lamina/backends/serve/datasets"
+	"github.com/laminafs/lamina/blockpool"
+	"github.com/laminafs/lamina/fs/fusefs"
+	"github.com/laminafs/lamina/fs/mountopt"
+)
+
+// A datasetMount is a mount of this server as the control socket shows it: with the
+// pool, so that a command that knows a path finds who to ask.
+type datasetMount struct {
+	*datasets.Mount
+	place Place
+}
+
+// Options of a mount that tell of its pool.
+const (
+	optionPool    = "pool"     // its name
+	optionPoolDir = "pool_dir" // the directory of the pool
+)
+
+// Options implements [fusefs.Mounted].
+func (m datasetMount) Options() map[string]string {
+	o := m.Mount.Options()
+	o[optionPool], o[optionPoolDir] = m.place.Name(), m.place.Dir
+	return o
+}
+
+// PlaceOf returns the pool whose dataset is mounted on a directory, and the dataset's
+// name, by what the mount's server tells of its options.
+func PlaceOf(options map[string]string) (p Place, dataset string, ok bool) {
+	p, dataset = Place{Dir: options[optionPoolDir]}, options["dataset"]
+	return p, dataset, p.Dir != "" && dataset != ""
+}
+
+// mountOf returns the export that is a mount of a dataset or snapshot, or nil.
+func (s *Server) mountOf(name string) *export {
+	for _, e := range s.exports.all() {
+		if e.mount != nil && e.mount.Dataset() == name {
+			return e
+		}
+	}
+	return nil
+}
+
+// mountDataset mounts a dataset or snapshot, as its properties say and then as the
+// options do.
+func (s *Server) mountDataset(name, target string, options ...string) error {
+	cfg := datasets.Config{Dataset: name, Target: target}
+	words, err := s.mountWords(name, &cfg)
+	if err != nil {
+		return err
+	}
+	if cfg.Options, err = mountopt.Parse(append([]string{strings.Join(words, ",")}, options...)...); err != nil {
+		return err
+	}
+	if cfg.Options.FSName == "" {
+		cfg.Options.FSName = s.cfg.Place.Name() + "/" + name
+	}
+	if err := s.mayMount(name, target); err != nil {
+		return err
+	}
+	return s.export(&export{kind: ExportDataset, target: target, volume: name}, func(e *export) error {
+		m, err := s.datasets.Mount(cfg)
+		if err != nil {
+			return err
+		}
+		info := m.Info()
+		info.Version = s.cfg.Version
+		leave, err := fusefs.Attend(datasetMount{m, s.cfg.Place}, info, s.log, true)
+		if err != nil {
+			err = errors.Join(err, m.Unmount(true), m.Wait())
+			leave()
+			return err
+		}
+		e.mount = m
+		e.inUse, e.loops = func() int { return 0 }, func() []serve.Loop { return nil }
+		e.close = m.Unmount
+		go func() {
+			if err := m.Wait(); err != nil {
+				s.log.Printf("%s: %v", target, err)
+			}
+			leave()
+			close(e.ended)
+		}()
+		return nil
+	})
+}
+
+// mountWords returns the options of mount(8) that the properties of a dataset stand
+// for.
+func (s *Server) mountWords(name string, cfg *datasets.Config) (words []string, err error) {
+	of, _, snapshot := strings.Cut(name, "@")
+	list, err := s.pool.Properties(s.ctx, of, "readonly", "atime", "exec", "setuid", "devices", "inodes", "canmount")
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range list {
+		switch p.Name + "=" + p.Value {
+		case "readonly=on":
+			words = append(words, "ro")
+		case "atime=off":
+			words = append(words, "noatime")
+		case "atime=on", "atime=relatime":
+			words = append(words, "relatime")
+		case "exec=off":
+			words = append(words, "noexec")
+		case "setuid=off":
+			words = append(words, "nosuid")
+		case "devices=off":
+			words = append(words, "nodev")
+		case "canmount=off":
+			if !snapshot {
+				return nil, fmt.Errorf("mount %s: its property canmount is off: %w", name, unix.EPERM)
+			}
+		}
+		if p.Name == "inodes" && !snapshot {
+			cfg.MaxInodes, _ = strconv.ParseUint(p.Value, 10, 64) // the pool has made it
+		}
+	}
+	return words, nil
+}
+
+// mayMount refuses what would fail, and says what to do.
+func (s *Server) mayMount(name, target string) error {
+	if e := s.mountOf(name); e != nil {
+		return fmt.Errorf("%s is mounted already, on %s: %w; to have it in another place too: mount --bind %s %s", name, e.target, unix.EBUSY, e.target, target)
+	}
+	st, err := os.Stat(target)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("mount %s: %s is not there: %w; make it with: mkdir -p %s", name, target, unix.ENOENT, target)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("mount %s: the server of the pool, which is uid %d, may not look into %s: %w", name, os.Geteuid(), target, unix.EACCES)
+	case err != nil:
+		return fmt.Errorf("mount %s: %w", name, err)
+	case !st.IsDir():
+		return fmt.Errorf("mount %s: %s: %w", name, target, unix.ENOTDIR)
+	}
+	if inside := s.cfg.Place.Dir; target == inside || strings.HasPrefix(target, inside+"/") {
+		return fmt.Errorf("mount %s: %s lies in the directory of the pool itself: %w", name, target, unix.EINVAL)
+	}
+	return nil
+}
+
+// MountInfo tells of a dataset that is mounted.
+type MountInfo struct {
+	Dataset  string            `json:"dataset"`
+	Target   string            `json:"target"`
+	Options  map[string]string `json:"options,omitempty"`
+	ReadOnly bool              `json:"read_only"`
+}
+
+func (e *export) mountInfo() MountInfo {
+	return MountInfo{
+		Dataset: e.mount.Dataset(), Target: e.target, Options: e.mount.Options(), ReadOnly: e.mount.FS().ReadOnly(),
+	}
+}
+
+// MountDataset are the arguments of [DatasetMount].
+type MountDataset struct {
+	Name   string `json:"name"`
+	Target string `json:"target,omitempty"` // absolute; empty: where the property mountpoint says
+	// Options are those of mount(8), joined by commas; they win over properties.
+	Options string `json:"options,omitempty"`
+}
+
+// DatasetMount mounts a dataset or snapshot.
+var DatasetMount = Op[MountDataset, MountInfo]{name: "dataset.mount", run: func(c *call, a MountDataset) (MountInfo, error) {
+	if a.Target == "" {
+		target, err := c.mountpoint(a.Name)
+		if err != nil {
+			return MountInfo{}, err
+		}
+		a.Target = target
+	}
+	a.Target = filepath.Clean(a.Target)
+	options := []string{}
+	if a.Options != "" {
+		options = append(options, a.Options)
+	}
+	if err := c.server.mountDataset(a.Name, a.Target, options...); err != nil {
+		return MountInfo{}, err
+	}
+	e := c.server.exports.get(a.Target)
+	if e == nil || e.mount == nil {
+		return MountInfo{}, fmt.Errorf("mount %s: it was unmounted already: %w", a.Name, unix.ENOENT)
+	}
+	return e.mountInfo(), nil
+}}
+
+// mountpoint returns where a dataset is to be mounted.
+func (c *call) mountpoint(name string) (string, error) {
+	if strings.Contains(name, "@") {
+		return "", fmt.Errorf("mount %s: a snapshot has no mountpoint: say where: %w", name, unix.EINVAL)
+	}
+	p, err := c.pool.Properties(c.ctx, name, "mountpoint")
+	switch {
+	case err != nil:
+		return "", err
+	case p[0].Value == "none" || p[0].Value == "-":
+		return "", fmt.Errorf("mount %s: it has no mountpoint: say where, or set one with: lamina dataset set mountpoint=DIR %s/%s: %w", name, c.server.cfg.Place.Name(), name, unix.EINVAL)
+	}
+	return p[0].Value, nil
+}
+
+// UnmountDataset are the arguments of [DatasetUnmount].
+type UnmountDataset struct {
+	Name   string `json:"name,omitempty"`   // of the dataset or snapshot
+	Target string `json:"target,omitempty"` // or where it is mounted
+	Force  bool   `json:"force,omitempty"`  // also while it is in use: it goes out of sight
+}
+
+// DatasetUnmount ends the mount of a dataset.
+var DatasetUnmount = Op[UnmountDataset, None]{name: "dataset.unmount", run: func(c *call, a UnmountDataset) (None, error) {
+	var e *export
+	if a.Target != "" {
+		a.Name = a.Target
+		if e = c.server.exports.get(filepath.Clean(a.Target)); e != nil && e.mount == nil {
+			e = nil
+		}
+	} else {
+		e = c.server.mountOf(a.Name)
+	}
+	if e == nil {
+		if a.Target == "" && !c.exists(a.Name) {
+			return None{}, fmt.Errorf("unmount %s: %w", a.Name, blockpool.ErrNotFound)
+		}
+		return None{}, fmt.Errorf("unmount %s: it is not mounted: %w", a.Name, unix.EINVAL)
+	}
+	return None{}, e.unmount(a.Force)
+}}
+
+// unmount is end for a dataset, and says who uses it.
+func (e *export) unmount(force bool) error {
+	err := e.end(force)
+	if errors.Is(err, unix.EBUSY) {
+		err = fmt.Errorf("unmount %s: %w; see who uses it with: fuser -vm %s", e.target, unix.EBUSY, e.target)
+	}
+	return err
+}
+
+// DatasetMounts returns the datasets that are mounted, by target.
+var DatasetMounts = Op[None, []MountInfo]{name: "dataset.mounts", run: func(c *call, _ None) ([]MountInfo, error) {
+	list := []MountInfo{}
+	for _, e := range c.server.exports.all() {
+		if e.mount != nil {
+			list = append(list, e.mountInfo())
+		}
+	}
+	return list, nil
+}}
+
+// offline calls do while a dataset is not mounted, and mounts it again as it was.
+func (s *Server) offline(name string, do func() error) error {
+	e := s.mountOf(name)
+	if e == nil {
+		return do()
+	}
+	target, options := e.target, mountedAs(e.mount.Options())
+	if err := e.unmount(false); err != nil {
+		return err
+	}
+	err := do()
+	if again := s.mountDataset(name, target, options...); again != nil {
+		err = errors.Join(err, fmt.Errorf("mount %s again: %w", name, again))
+	}
+	return err
+}
+
+// mountedAs returns the options that keep a mount what it was against its properties.
+func mountedAs(options map[string]string) []string {
+	if options["read_only"] == "true" {
+		return []string{"ro"}
+	}
+	return nil
+}

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/laminafs/lamina/backends/poolserver"
+	"github.com/laminafs/lamina/blockpool"
+)
+
+func newDatasetDiff() *cobra.Command {
+	var f poolFlags
+	var types, plain, bare bool
+	cmd := &cobra.Command{
+		Use:   "diff [-F] [-H] [-h] POOL/DATASET@OLD POOL/DATASET[@NEW]",
+		Short: "Tell what has changed since a snapshot",
+		Long: `Tell which files differ between a snapshot and a later one, or the dataset as it is
+now. The cost is that of what differs, not that of the dataset. Lines begin with
+
+  +  added    -  removed    M  changed    R  renamed
+
+and paths from the root of the dataset, or from where it is mounted. What is not
+printable in a path is \0 and three octal digits, as zfs diff writes it; -h leaves it
+as it is. With --json each line is an object, which also says what of a file is
+another: content, mode, owner, times, xattrs or links.`,
+		Example: `  lamina dataset diff tank/home@monday tank/home
+  lamina dataset diff -F tank/home@monday tank/home@tuesday
+  lamina dataset diff --json tank/home@monday tank/home | jq -r 'select(.kind == "added").path'`,
+		Args: args(1, 2, "POOL/DATASET@OLD and POOL/DATASET or POOL/DATASET@NEW"),
+	}
+	onDataset(cmd, &f, 0, func(ctx context.Context, c *poolserver.Client, pool string, names, _ []string) error {
+		a := poolserver.DiffDatasets{From: names[0]}
+		switch {
+		case len(names) > 1:
+			a.To = names[1]
+		case strings.Contains(a.From, "@"):
+			a.To = volumeOf(a.From)
+		default:
+			return usageError{fmt.Errorf("%s is no snapshot: name an older one first", joinDataset(pool, names[0]))}
+		}
+		if !strings.Contains(a.To, "@") {
+			if err := syncMounts(ctx, c, []string{a.To}, false); err != nil {
+				return err
+			}
+		}
+		prefix, err := mountedOn(ctx, c, volumeOf(a.To))
+		if err != nil {
+			return err
+		}
+		out := cmd.OutOrStdout()
+		var failed error
+		bar := c.Progress
+		c.Progress = func(p poolserver.Progress) {
+			if p.Event == nil {
+				if bar != nil {
+					bar(p)
+				}
+				return
+			}
+			if failed == nil {
+				failed = printDifference(out, p.Event, diffFormat{prefix, types, plain, bare, f.json})
+			}
+		}
+		_, err = poolserver.DatasetDiff.Call(ctx, c, a)
+		return errors.Join(inPool(pool, err), failed)
+	})
+	cmd.Flags().BoolVarP(&types, "types", "F", false, "show what each is: F file, / directory, @ symlink, | FIFO, = socket, B and C device")
+	cmd.Flags().BoolVarP(&plain, "plain", "h", false, "paths as they are")
+	cmd.Flags().BoolVarP(&bare, "scripted", "H", false, "one tab between columns, no arrow")
+	cmd.Flags().Bool("help", false, "help for diff") // -h is taken
+	return cmd
+}
+
+// mountedOn returns where a dataset is mounted, "" if nowhere.
+func mountedOn(ctx context.Context, c *poolserver.Client, name string) (string, error) {
+	list, err := poolserver.DatasetMounts.Call(ctx, c, poolserver.None{})
+	for _, m := range list {
+		if m.Dataset == name {
+			return strings.TrimSuffix(m.Target, "/"), err
+		}
+	}
+	return "", err
+}
+
+// A diffFormat says how a difference is printed.
+type diffFormat struct {
+	prefix      string
+	types       bool
+	plain, bare bool
+	json        bool
+}
+
+// typeSigns are those of ls -F, as zfs diff has them.
+var typeSigns = map[string]string{"file": "F", "directory": "/", "symlink": "@", "fifo": "|", "socket": "=", "block": "B", "char": "C"}
+
+func printDifference(out interface{ Write([]byte) (int, error) }, event any, f diffFormat) error {
+	raw, err := json.Marshal(event)
+	if err != nil {
+		return err
+	}
+	if f.json {
+		_, err = fmt.Fprintf(out, "%s\n", raw)
+		return err
+	}
+	var d poolserver.FileDifference
+	if err := json.Unmarshal(raw, &d); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(out, f.line(d))
+	return err
+}
+
+// line is a difference as "zfs diff" shows it.
+func (f diffFormat) line(d poolserver.FileDifference) string {
+	sign := map[string]string{"added": "+", "removed": "-", "changed": "M", "renamed": "R"}[d.Kind]
+	columns := []string{sign}
+	if f.types {
+		columns = append(columns, typeSigns[d.Type])
+	}
+	switch path := f.path(d.Path); {
+	case d.Kind != "renamed":
+		columns = append(columns, path)
+	case f.bare:
+		columns = append(columns, f.path(d.OldPath), path)
+	default:
+		columns = append(columns, f.path(d.OldPath)+" -> "+path)
+	}
+	return strings.Join(columns, "\t")
+}
+
+// path is a path of one line.
+func (f diffFormat) path(p string) string {
+	p = f.prefix + p
+	if f.plain {
+		return p
+	}
+	var b strings.Builder
+	for i := range len(p) {
+		if c := p[i]; c > ' ' && c < 0x7f && c != '\\' {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, `\%04o`, c)
+		}
+	}
+	return b.String()
+}
+
+func newDatasetSend() *cobra.Command {
+	var f poolFlags
+	var a poolserver.Send
+	var pool string
+	cmd := &cobra.Command{
+		Use:   "send [-i SNAPSHOT] POOL/DATASET@SNAPSHOT | -t TOKEN POOL",
+		Short: "Write a snapshot as a stream to stdout",
+		Long: `Write a snapshot as a stream to stdout, for "lamina dataset receive": all of it, or
+with -i what differs from a snapshot that the other side has, which may be @NAME
+alone. Everything in it has a checksum. A stream that was cut off goes on where the
+other side says: lamina dataset receive --token.`,
+		Example: `  lamina dataset send tank/home@monday | ssh host lamina dataset receive backup/home
+  lamina dataset send -i @monday tank/home@tuesday | ssh host lamina dataset receive backup/home
+  lamina dataset send -t "$(ssh host lamina dataset receive --token backup/home)" tank | …`,
+		Args: args(1, 1, "POOL/DATASET@SNAPSHOT, or with -t POOL"),
+	}
+	onDataset(cmd, &f, 0, func(ctx context.Context, c *poolserver.Client, p string, names, _ []string) error {
+		a.Snapshot, pool = names[0], p
+		if strings.HasPrefix(a.From, "@") {
+			a.From = volumeOf(a.Snapshot) + a.From
+		} else if a.From != "" {
+			from, name, err := splitDataset(a.From)
+			if err != nil {
+				return err
+			}
+			if from != pool {
+				return usageError{fmt.Errorf("%s is in another pool than %s", a.From, joinDataset(pool, a.Snapshot))}
+			}
+			a.From = name
+		}
+		_, err := poolserver.VolumeSend.Call(ctx, c, a, os.Stdout)
+		return inPool(pool, err)
+	})
+	cmd.PreRunE = func(_ *cobra.Command, args []string) error {
+		switch {
+		case isTerminal(os.Stdout):
+			return usageError{errors.New("a stream is not for a terminal: send stdout to a file or a pipe")}
+		case a.Token == "" && !strings.Contains(args[0], "@"):
+			return usageError{fmt.Errorf("%s is no snapshot: make one with lamina dataset snapshot and send that", args[0])}
+		case a.Token != "" && (strings.ContainsAny(args[0], "/@") || a.From != ""):
+			return usageError{errors.New("-t says itself what to send; name the POOL alone and leave -i out")}
+		}
+		return nil
+	}
+	cmd.Flags().MarkHidden("json")
+	cmd.Flags().StringVarP(&a.From, "from", "i", "", "send what differs from `SNAPSHOT`")
+	cmd.Flags().StringVarP(&a.Token, "resume", "t", "", "go on where `TOKEN` says")
+	cmd.Flags().IntVarP(&a.Compression, "compress", "c", 0, "compress, from 1 (fastest) to 4 (smallest) as `LEVEL` says; 0: not")
+	return cmd
+}
+
+func newDatasetReceive() *cobra.Command {
+	var f poolFlags
+	var a poolserver.Receive
+	var token, abort bool
+	cmd := &cobra.Command{
+		Use:     "receive [-F] POOL[/DATASET[@SNAPSHOT]]",
+		Aliases: []string{"recv"},
+		Short:   "Make a snapshot from a stream on stdin",
+		Long: `Make the snapshot that a stream on stdin brings; a full stream makes its dataset too.
+Names are those of the stream unless others are given. Nothing is to be seen of it
+before all has arrived. The dataset must not be mounted meanwhile.
+
+When the stream is cut off, what has arrived stays: --token tells where the sender
+can go on, and --abort removes it.`,
+		Example: `  lamina dataset receive backup/home < home.stream
+  lamina dataset receive --abort backup/home`,
+		Args: args(1, 1, "POOL, or POOL/DATASET or POOL/DATASET@SNAPSHOT for another name than the stream's"),
+	}
+	onDataset(cmd, &f, 0, func(ctx context.Context, c *poolserver.Client, pool string, names, _ []string) error {
+		a.Name = names[0]
+		switch {
+		case (token || abort) && a.Name == "":
+			return usageError{errors.New("--token and --abort need POOL/DATASET; see: lamina dataset receive --help")}
+		case token:
+			text, err := poolserver.VolumeReceiveToken.Call(ctx, c, poolserver.Name{Name: a.Name})
+			if err == nil {
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), text)
+			}
+			return inPool(pool, err)
+		case abort:
+			_, err := poolserver.VolumeReceiveAbort.Call(ctx, c, poolserver.Name{Name: a.Name})
+			return inPool(pool, err)
+		}
+		info, err := poolserver.VolumeReceive.Call(ctx, c, a, os.Stdin)
+		if err != nil {
+			return inPool(pool, err)
+		}
+		info.Name = joinDataset(pool, info.Name)
+		return printed[blockpool.VolumeInfo](&f, cmd)(info, nil)
+	})
+	cmd.Flags().BoolVarP(&a.Force, "force", "F", false, "drop what was written since the snapshot that the stream begins with")
+	cmd.Flags().BoolVar(&token, "token", false, "print where the sender of a stream that was cut off can go on")
+	cmd.Flags().BoolVar(&abort, "abort", false, "remove what has arrived of a stream that was cut off")
+	return cmd
+}
