@@ -129,6 +129,7 @@ const (
 	notifyInvalInode = 2
 	notifyInvalEntry = 3
 	notifyIncEpoch   = 8
+	notifyPrune      = 9
 )
 
 // notify sends a notification. Unlike a reply it can wait, for requests that it
@@ -167,6 +168,16 @@ func (c *conn) dropEntry(parent uint64, name string) error {
 	binary.NativeEndian.PutUint64(body, parent)
 	binary.NativeEndian.PutUint32(body[8:], uint32(len(name)))
 	return c.notify(notifyInvalEntry, append(append(body, name...), 0))
+}
+
+// prune makes the kernel forget inodes that nobody uses, EINVAL before Linux 6.18.
+func (c *conn) prune(ids []uint64) error {
+	body := make([]byte, 16, 16+8*len(ids)) // struct fuse_notify_prune_out: count, padding
+	binary.NativeEndian.PutUint32(body, uint32(len(ids)))
+	for _, id := range ids {
+		body = binary.NativeEndian.AppendUint64(body, id)
+	}
+	return c.notify(notifyPrune, body)
 }
 
 // nextEpoch makes the kernel look up every name that it has cached once more,

@@ -2,9 +2,11 @@ package fusefs
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -79,24 +81,7 @@ func TestWhatChangesBehindTheKernelShowsWhenItIsTold(t *testing.T) {
 	for _, writeback := range []bool{false, true} {
 		r, n := rawFile(t)
 		u, target := r.fs.(*union.FS), t.TempDir()
-		m, err := MountFilesystem(FilesystemConfig[*union.Node]{
-			FS: u, Target: target, Writeback: writeback,
-			Flags: MountFlags{FSName: "test", Subtype: "lamina", DefaultPermissions: true},
-		})
-		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOENT) {
-			t.Skip("may not mount here: ", err)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		m.Start()
-		t.Cleanup(func() {
-			if err := m.Unmount(false); err != nil {
-				t.Error(err)
-				_ = m.Unmount(true)
-			}
-			m.Wait()
-		})
+		m := mountTest(t, u, target, writeback)
 		made, old := filepath.Join(target, "made"), filepath.Join(target, "f")
 		if _, err := os.Stat(made); !errors.Is(err, os.ErrNotExist) {
 			t.Fatalf("before it is made: %v", err)
@@ -128,4 +113,68 @@ func TestWhatChangesBehindTheKernelShowsWhenItIsTold(t *testing.T) {
 			t.Errorf("counters %v, options %v", c, m.Options())
 		}
 	}
+}
+
+// A snapshot that somebody has looked through can be destroyed when the kernel has
+// forgotten its files; those that are open it keeps.
+func TestTheKernelForgetsWhatIsOnlyCached(t *testing.T) {
+	r, n := rawFile(t)
+	u, target := r.fs.(*union.FS), t.TempDir()
+	m := mountTest(t, u, target, false)
+	if _, _, err := u.Create(u.Root(), "cached", 0o644, union.Caller{UID: uint32(os.Geteuid())}); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(filepath.Join(target, "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(target, "cached"), &st); err != nil {
+		t.Fatal(err)
+	}
+	cached, _, err := u.Lookup(u.Root(), "cached")
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Forget(cached, 2) // this lookup's and Create's
+	err = m.Prune([]uint64{cached.ID(), n.ID()})
+	if errors.Is(err, unix.EINVAL) {
+		t.Skip("this kernel forgets nothing on request")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(5 * time.Second); u.Node(cached.ID()) == cached; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the kernel has not forgotten a file that nobody uses")
+		}
+	}
+	if data, err := io.ReadAll(f); err != nil || string(data) != "data" {
+		t.Errorf("the open file reads as %q, %v", data, err)
+	}
+}
+
+// mountTest mounts a union and unmounts it with the test.
+func mountTest(t *testing.T, u *union.FS, target string, writeback bool) *FilesystemMount {
+	t.Helper()
+	m, err := MountFilesystem(FilesystemConfig[*union.Node]{
+		FS: u, Target: target, Writeback: writeback,
+		Flags: MountFlags{FSName: "test", Subtype: "lamina", DefaultPermissions: true},
+	})
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOENT) {
+		t.Skip("may not mount here: ", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Start()
+	t.Cleanup(func() {
+		if err := m.Unmount(false); err != nil {
+			t.Error(err)
+			_ = m.Unmount(true)
+		}
+		m.Wait()
+	})
+	return m
 }

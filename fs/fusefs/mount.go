@@ -107,6 +107,11 @@ func (m *RawMount) DropRange(id uint64, off, n int64) error {
 // see [RawMount.DropInode].
 func (m *RawMount) DropAttrs(id uint64) error { return m.conn.dropAttrs(id) }
 
+// Prune makes the kernel forget those of the inodes that are cached only: no file of
+// theirs is open, no process works in them and they hold nothing that is known. It
+// fails with EINVAL before Linux 6.18, which has no such thing.
+func (m *RawMount) Prune(ids []uint64) error { return m.conn.prune(ids) }
+
 // DropEntry makes the kernel forget a name in a directory, whether it knows it to
 // be there or not, see [RawMount.DropInode].
 func (m *RawMount) DropEntry(dir uint64, name string) error { return m.conn.dropEntry(dir, name) }

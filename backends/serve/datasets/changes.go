@@ -87,8 +87,7 @@ func (m *Mount) RemoveSubvolume(dir, name string) (id uint64, err error) {
 			return err
 		}
 		m.fs.FS.Forget(n, 1)
-		_ = m.raw.DropEntry(p.ID(), name)
-		if tree := treeOf(a.Ino); tree != treeOf(p.Ino()) && !m.isLeft(tree) {
+		if tree := treeOf(a.Ino); tree != treeOf(p.Ino()) && !m.letGo(tree, p.ID(), name) {
 			return fmt.Errorf("files in it are open: %w", unix.EBUSY)
 		}
 		id, err = m.fs.RemoveSubvolume(p, name)
@@ -118,34 +117,47 @@ func (m *Mount) changeIn(dir, name string, change func(p *dataset.Node) error) e
 // dataset that is mounted.
 func treeOf(ino uint64) uint64 { return ino >> 31 }
 
-// letGo makes the kernel forget another tree of the mount, and reports whether that
-// is not in use.
-func (m *Mount) letGo(tree uint64) bool {
-	if !slices.Contains(m.fs.Views(), tree) {
-		return true
-	}
-	list, err := (&views{mounts: m.mounts, name: m.tree.Name}).Snapshots()
-	if err != nil {
-		return false
-	}
-	for _, s := range list {
-		if s.ID == tree {
-			_ = m.raw.DropEntry(m.fs.snapshots, s.Name)
-		}
-	}
-	return m.isLeft(tree)
-}
-
-// isLeft reports whether nobody is in another tree. The kernel says so soon after it
-// was told to forget the name.
-func (m *Mount) isLeft(tree uint64) bool {
-	for wait := time.Millisecond; slices.Contains(m.fs.Views(), tree); wait *= 2 {
-		if wait > 200*time.Millisecond {
+// letGo makes the kernel forget another tree of the mount, which has a name in
+// directory dir if that is not 0, and reports whether nobody uses it.
+//
+// Inodes that are only cached are forgotten from the leaves up, a level at a time. A
+// directory in which a name was looked for in vain goes only together with its name,
+// which would take a directory that somebody works in out of sight: so not before all
+// files are gone. Linux before 6.18 knows only the second way, and keeps what was open
+// once until it needs the memory.
+func (m *Mount) letGo(tree, dir uint64, name string) bool {
+	const patience = 300 * time.Millisecond // the kernel says what it has forgotten a little later
+	known := 0
+	for start := time.Now(); slices.Contains(m.fs.Views(), tree); time.Sleep(time.Millisecond) {
+		ids := m.fs.NodesOf(tree)
+		switch {
+		case time.Since(start) > patience:
 			return false
+		case len(ids) == known:
+			continue
 		}
-		time.Sleep(wait)
+		known = len(ids)
+		old := false
+		for some := range slices.Chunk(ids, maxPrune) {
+			old = old || errors.Is(m.raw.Prune(some), unix.EINVAL)
+		}
+		if dir != 0 && (old || !m.anyFile(ids)) {
+			_ = m.raw.DropEntry(dir, name)
+		}
+		start = time.Now()
 	}
 	return true
+}
+
+// maxPrune is how many inodes are named in one message.
+const maxPrune = 4096
+
+// anyFile reports whether one of the nodes is no directory.
+func (m *Mount) anyFile(ids []uint64) bool {
+	return slices.ContainsFunc(ids, func(id uint64) bool {
+		n := m.fs.Node(id)
+		return n != nil && !n.IsDir()
+	})
 }
 
 // Flush has the kernel hand over what it holds back of written files, and makes all

@@ -3,6 +3,7 @@ package datasets
 import (
 	"errors"
 	"maps"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -31,7 +32,7 @@ const subtype = "lamina-dataset"
 // socket by [fusefs.Attend], or has it made by [fusefs.Serve].
 type Mount struct {
 	cfg    Config
-	target string
+	target string // absolute
 	mounts *Mounts
 	fs     filesystem
 	tree   *tree
@@ -50,13 +51,13 @@ func (s *Mounts) Mount(cfg Config) (*Mount, error) {
 	if err := cfg.Options.CheckDataset(); err != nil {
 		return nil, err
 	}
-	m := &Mount{cfg: cfg, target: cfg.Target, mounts: s, done: make(chan struct{})}
+	m := &Mount{cfg: cfg, mounts: s, done: make(chan struct{})}
 	var err error
-	if m.tree, err = s.open(cfg.Dataset, m); err != nil {
+	if m.target, err = filepath.Abs(cfg.Target); err != nil {
 		return nil, err
 	}
-	if err := m.tree.format(); err != nil {
-		return nil, errors.Join(err, m.tree.Close())
+	if m.tree, err = s.open(cfg.Dataset, m); err != nil {
+		return nil, err
 	}
 	o := &cfg.Options
 	fs, err := dataset.New(m.tree, dataset.Options{
@@ -75,7 +76,6 @@ func (s *Mounts) Mount(cfg Config) (*Mount, error) {
 	if err != nil {
 		return nil, errors.Join(err, fs.Close())
 	}
-	m.target = m.raw.Info().Target
 	s.add(m)
 	m.raw.Start()
 	go m.finish()

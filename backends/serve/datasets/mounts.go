@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log"
 	"slices"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -55,32 +54,41 @@ func (s *Mounts) On(target string) *Mount {
 	return nil
 }
 
-// open opens a dataset or snapshot for a mount. What can change must not be another
-// one's.
+// open opens a dataset or snapshot for a mount, and makes a filesystem in a dataset
+// that has none. What can change must not be another mount's.
 func (s *Mounts) open(name string, m *Mount) (*tree, error) {
-	t, err := s.pool.OpenTree(name)
+	opened, err := s.pool.OpenTree(name)
 	if err != nil {
 		return nil, err
 	}
-	if strings.Contains(name, "@") { // a snapshot
-		return newTree(t), nil
+	t := newTree(opened)
+	if !isSnapshot(name) {
+		if other := s.hold(t.ID(), m); other != nil {
+			err = fmt.Errorf("dataset %s is in use by the mount on %s: %w; show it elsewhere with: mount --bind", name, other.target, unix.EBUSY)
+			return nil, errors.Join(err, t.Close())
+		}
+		t.release = func() { s.letLoose(t.ID()) }
 	}
+	if err := t.format(); err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	return t, nil
+}
+
+// hold notes that a tree belongs to a mount, or returns the one that it belongs to.
+func (s *Mounts) hold(tree uint64, m *Mount) (other *Mount) {
 	s.mu.Lock()
-	other := s.held[t.ID()]
-	if other == nil {
-		s.held[t.ID()] = m
+	defer s.mu.Unlock()
+	if other = s.held[tree]; other == nil {
+		s.held[tree] = m
 	}
-	s.mu.Unlock()
-	if other != nil {
-		return nil, errors.Join(fmt.Errorf("dataset %s is in use by the mount on %s: %w; show it elsewhere with: mount --bind", name, other.target, unix.EBUSY), t.Close())
-	}
-	held := newTree(t)
-	held.release = func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.held, t.ID())
-	}
-	return held, nil
+	return other
+}
+
+func (s *Mounts) letLoose(tree uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.held, tree)
 }
 
 func (s *Mounts) add(m *Mount) {
@@ -112,11 +120,15 @@ func (s *Mounts) LetGo(name string) error {
 		return err
 	}
 	for _, m := range s.All() {
+		dir, at := m.fs.snapshots, snapshotOf(name)
+		if at == "" { // a subvolume, whose name in the mount only its directory tells
+			dir = 0
+		}
 		switch {
 		case m.tree.ID() == i.ID:
 			return fmt.Errorf("%s is mounted on %s: %w", name, m.target, unix.EBUSY)
-		case !m.letGo(i.ID):
-			return fmt.Errorf("%s is in use below %s: %w; see who uses it with: fuser -vm %s", name, m.target, unix.EBUSY, m.target)
+		case !m.letGo(i.ID, dir, at):
+			return fmt.Errorf("files of %s are in use below %s: %w; see who uses them with: fuser -vm %s", name, m.target, unix.EBUSY, m.target)
 		}
 	}
 	return nil
@@ -129,8 +141,8 @@ func (s *Mounts) Offline(name string, do func() error) error {
 	var gone []*Mount
 	var err error
 	for _, m := range s.Of(name) {
-		if m.Dataset() != name {
-			continue // a snapshot is not changed by anything
+		if isSnapshot(m.Dataset()) {
+			continue // it stays what it is
 		}
 		if err = m.Unmount(false); err != nil {
 			break

@@ -66,9 +66,18 @@ type views struct {
 
 var _ dataset.Views = (*views)(nil)
 
+func isSnapshot(name string) bool { return strings.Contains(name, "@") }
+
 // datasetOf returns a name without that of a snapshot.
 func datasetOf(name string) string {
 	name, _, _ = strings.Cut(name, "@")
+	return name
+}
+
+// snapshotOf returns the name of a snapshot without that of its dataset; what is no
+// snapshot has none.
+func snapshotOf(name string) string {
+	_, name, _ = strings.Cut(name, "@")
 	return name
 }
 
@@ -107,7 +116,7 @@ func (s *Mounts) enter(name string, m *Mount) (*tree, error) {
 func (v *views) OpenTree(id uint64) (dataset.Tree, error) {
 	below := datasetOf(v.name()) + "/"
 	for _, i := range v.mounts.pool.Volumes() {
-		if i.ID == id && strings.HasPrefix(i.Name, below) && !strings.Contains(i.Name, "@") {
+		if i.ID == id && strings.HasPrefix(i.Name, below) && !isSnapshot(i.Name) {
 			return v.mounts.enter(i.Name, v.mount)
 		}
 	}
