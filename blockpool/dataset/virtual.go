@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"cmp"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -46,11 +47,13 @@ const (
 
 const (
 	// virtualIno begins the numbers of virtual directories, above those of all
-	// trees; emptyIno those of subvolumes that are not there, by tree.
+	// trees; emptyIno those of subvolumes that are not there, by the tree that names
+	// one and by its own.
 	virtualIno = 1 << 62
 	emptyIno   = virtualIno | 1<<61
 	// maxTree is the highest number of a tree that numbers of nodes have room for.
-	maxTree = 1<<30 - 1
+	maxTreeBits = 30
+	maxTree     = 1<<maxTreeBits - 1
 )
 
 // reserved tells whether a name is the hidden directory's.
@@ -126,10 +129,12 @@ func (fs *FS) readVirtual(p *Node, pos uint64, emit func(Listed) bool) error {
 }
 
 // enterSubvolume returns the root of a nested subvolume, or an empty directory
-// where its tree is not there.
+// where its tree is not there. A snapshot of the parent leads nowhere: it has no
+// snapshot of the subvolume, and the live one has its place already. A directory in
+// two places would be moved from one to the other by the kernel that finds it there.
 func (fs *FS) enterSubvolume(p *Node, tree uint64) (*Node, Attr, error) {
 	err := error(unix.ENOENT)
-	if fs.opt.Views != nil {
+	if fs.opt.Views != nil && !p.view.tree.ReadOnly() {
 		var n *Node
 		var a Attr
 		n, a, err = fs.enter(p, tree, func() (Tree, error) { return fs.opt.Views.OpenTree(tree) })
@@ -140,7 +145,7 @@ func (fs *FS) enterSubvolume(p *Node, tree uint64) (*Node, Attr, error) {
 	if !isErrno(err, unix.ENOENT) {
 		return nil, Attr{}, err
 	}
-	n, a := fs.virtual(virtualEmpty, emptyIno|tree, p.id)
+	n, a := fs.virtual(virtualEmpty, emptyIno|p.view.id<<maxTreeBits|tree, p.id)
 	return n, a, nil
 }
 
@@ -236,6 +241,24 @@ func (fs *FS) Views() []uint64 {
 		ids = append(ids, id)
 	}
 	slices.Sort(ids)
+	return ids
+}
+
+// NodesOf returns the numbers of the live nodes of another tree that is open, the
+// largest first: what was made in a directory mostly has a larger one than that.
+func (fs *FS) NodesOf(tree uint64) []uint64 {
+	var ids []uint64
+	for i := range fs.nodes.shards {
+		s := &fs.nodes.shards[i]
+		s.mu.Lock()
+		for id, n := range s.nodes {
+			if n.view != nil && n.view != fs.main && n.view.id == tree {
+				ids = append(ids, id)
+			}
+		}
+		s.mu.Unlock()
+	}
+	slices.SortFunc(ids, func(a, b uint64) int { return cmp.Compare(b, a) })
 	return ids
 }
 
