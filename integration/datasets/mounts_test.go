@@ -55,6 +55,14 @@ func names(t testing.TB, dir string) (list []string) {
 	return list
 }
 
+func blocks(t testing.TB, dir string) (st unix.Statfs_t) {
+	t.Helper()
+	if err := unix.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
 // both runs a test as root with and without write-back.
 func both(t *testing.T, f func(t *testing.T, s *server, dir string)) {
 	for _, options := range []string{"writeback=0", "writeback=1"} {
@@ -339,10 +347,7 @@ func TestTheLimitsOfADatasetShow(t *testing.T) {
 	both(t, func(t *testing.T, s *server, dir string) {
 		const limit = 64 << 20
 		s.ask("limit", "set", "67108864")
-		var st unix.Statfs_t
-		if err := unix.Statfs(dir, &st); err != nil {
-			t.Fatal(err)
-		}
+		st := blocks(t, dir)
 		if size := st.Blocks * uint64(st.Frsize); size > limit || size < limit*9/10 {
 			t.Errorf("size %d, want about %d", size, limit)
 		}

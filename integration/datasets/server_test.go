@@ -35,7 +35,11 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	if name := os.Getenv("LAMINA_TEST_CLIENT"); name != "" {
-		if err := clients[name](os.Getenv("LAMINA_TEST_DIR")); err != nil {
+		client := clients[name]
+		if client == nil {
+			client = endless[name]
+		}
+		if err := client(os.Getenv("LAMINA_TEST_DIR")); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
