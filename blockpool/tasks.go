@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/laminafs/lamina/blockpool/internal/btree"
 	"github.com/laminafs/lamina/blockpool/internal/format"
@@ -396,6 +399,9 @@ func (s *pass) unused(e *entry) error {
 func failed(op, name string, err error) error {
 	if err == nil {
 		return nil
+	}
+	if strings.ContainsFunc(name, func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }) {
+		name = strconv.Quote(name) // it is nothing's name
 	}
 	return fmt.Errorf("%s %s: %w", op, name, err)
 }

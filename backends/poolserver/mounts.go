@@ -102,7 +102,7 @@ func (s *Server) mountDataset(name, target string, options ...string) error {
 // for.
 func (s *Server) mountWords(name string, cfg *datasets.Config) (words []string, err error) {
 	of, _, snapshot := strings.Cut(name, "@")
-	list, err := s.pool.Properties(s.ctx, of, "readonly", "atime", "exec", "setuid", "devices", "inodes", "canmount")
+	list, err := s.pool.Properties(s.ctx, of, "readonly", "atime", "exec", "setuid", "devices", "inodes", "canmount", "snapdir")
 	if err != nil {
 		return nil, err
 	}
@@ -120,6 +120,8 @@ func (s *Server) mountWords(name string, cfg *datasets.Config) (words []string, 
 			words = append(words, "nosuid")
 		case "devices=off":
 			words = append(words, "nodev")
+		case "snapdir=visible":
+			cfg.ShowHidden = true
 		case "canmount=off":
 			if !snapshot {
 				return nil, fmt.Errorf("mount %s: its property canmount is off: %w", name, unix.EPERM)

@@ -2,6 +2,7 @@ package poolserver
 
 import (
 	"fmt"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -17,11 +18,14 @@ type DiffDatasets struct {
 
 // A FileDifference is what has become of one name in a dataset.
 type FileDifference struct {
-	Kind    string   `json:"kind"`               // added, removed, changed or renamed
-	Path    string   `json:"path"`               // from the root of the dataset, beginning with a slash
-	OldPath string   `json:"old_path,omitempty"` // of what was renamed
-	Type    string   `json:"type"`               // file, directory, symlink, fifo, socket, block or char
-	What    []string `json:"what,omitempty"`     // content, mode, owner, times, xattrs, links
+	Kind    string `json:"kind"`               // added, removed, changed or renamed
+	Path    string `json:"path"`               // from the root of the dataset, beginning with a slash
+	OldPath string `json:"old_path,omitempty"` // of what was renamed
+	// What is no UTF-8 is here as it is, in base64, and above with U+FFFD in it.
+	RawPath    []byte   `json:"raw_path,omitempty"`
+	RawOldPath []byte   `json:"raw_old_path,omitempty"`
+	Type       string   `json:"type"`           // file, directory, symlink, fifo, socket, block or char
+	What       []string `json:"what,omitempty"` // content, mode, owner, times, xattrs, links
 }
 
 // DatasetDiff tells in what a dataset differs from another one, by path: each name
@@ -61,6 +65,12 @@ func fileDifference(d dataset.Difference) FileDifference {
 	f := FileDifference{Kind: d.Kind.String(), Path: "/" + d.Path, Type: fileType(d.Type)}
 	if d.Kind == dataset.Renamed {
 		f.OldPath = "/" + d.OldPath
+	}
+	if !utf8.ValidString(f.Path) {
+		f.RawPath = []byte(f.Path)
+	}
+	if !utf8.ValidString(f.OldPath) {
+		f.RawOldPath = []byte(f.OldPath)
 	}
 	for _, w := range []struct {
 		is   bool

@@ -8,6 +8,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -26,9 +28,9 @@ const propertyPath = "lamina:path"
 // A Spot is a name in a mounted dataset.
 type Spot struct {
 	Target string `json:"target"` // where the dataset is mounted
-	Dir    string `json:"dir"`    // of the name, from there
+	Dir    []byte `json:"dir"`    // of the name, from there; paths need not be text
 	DirIno uint64 `json:"dir_ino"`
-	Name   string `json:"name"`
+	Name   []byte `json:"name"`
 }
 
 // A Subvolume is a dataset as part of a mount.
@@ -114,19 +116,22 @@ func (c *call) addSubvolume(a Spot, readOnly bool, create func(name string, prop
 	if err != nil {
 		return Subvolume{}, err
 	}
-	name, err := c.nameFor(parent.Name, a.Name)
+	name, err := c.nameFor(parent.Name, string(a.Name))
 	if err != nil {
 		return Subvolume{}, err
 	}
-	at := path.Join(a.Dir, a.Name)
-	properties := map[string]string{"canmount": "noauto", propertyPath: at}
+	at := path.Join(string(a.Dir), string(a.Name))
+	properties := map[string]string{"canmount": "noauto"}
+	if utf8.ValidString(at) && !strings.ContainsFunc(at, unicode.IsControl) { // as properties must be
+		properties[propertyPath] = at
+	}
 	if readOnly {
 		properties["readonly"] = "on"
 	}
 	if err := create(name, properties); err != nil {
 		return Subvolume{}, err
 	}
-	if err := m.AddSubvolume(a.Dir, a.Name, name); err != nil {
+	if err := m.AddSubvolume(string(a.Dir), string(a.Name), name); err != nil {
 		_, undo := c.pool.DestroyAll(context.WithoutCancel(c.ctx), []string{name}, false)
 		return Subvolume{}, errors.Join(err, undo)
 	}
@@ -182,7 +187,7 @@ var SubvolumeDelete = Op[DeleteSubvolume, None]{name: "subvolume.delete", run: f
 	if err != nil {
 		return None{}, err
 	}
-	if _, err := m.RemoveSubvolume(a.Dir, a.Name); err != nil {
+	if _, err := m.RemoveSubvolume(string(a.Dir), string(a.Name)); err != nil {
 		return None{}, err
 	}
 	_, err = c.pool.DestroyAll(context.WithoutCancel(c.ctx), []string{v.Name}, false)

@@ -23,6 +23,8 @@ type Options struct {
 	MaxInodes uint64
 	// Views leads to snapshots and nested subvolumes; nil: there is neither.
 	Views Views
+	// ShowHidden has listings of the root show .lamina, where the snapshots are.
+	ShowHidden bool
 	// Now tells the time; nil: that of the system.
 	Now func() time.Time
 }

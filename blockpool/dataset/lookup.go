@@ -143,7 +143,7 @@ func (fs *FS) ReadDir(p *Node, pos uint64, emit func(Listed) bool) error {
 	list := make([]Listed, 0, 16)
 	for {
 		var err error
-		if list, err = fs.readChunk(p, pos, list[:0]); err != nil || len(list) == 0 {
+		if list, err = fs.readChunk(p, pos, list[:0]); err != nil {
 			return err
 		}
 		for _, e := range list {
@@ -153,10 +153,18 @@ func (fs *FS) ReadDir(p *Node, pos uint64, emit func(Listed) bool) error {
 			pos = e.Pos
 		}
 		if len(list) < listChunk {
-			return nil
+			break
 		}
 	}
+	if pos <= hiddenPos && fs.opt.ShowHidden && fs.reserved(p, hiddenName) {
+		emit(Listed{Name: hiddenName, Ino: virtualIno | virtualHidden, Type: unix.S_IFDIR, Pos: hiddenPos + 1})
+	}
+	return nil
 }
+
+// hiddenPos is the position of the hidden directory in a listing that shows it, behind
+// all others.
+const hiddenPos = 1 << 62
 
 // readChunk appends entries from pos on to list.
 func (fs *FS) readChunk(p *Node, pos uint64, list []Listed) ([]Listed, error) {

@@ -20,6 +20,7 @@ type view struct {
 	super    superblock
 	size     int64 // of records, in bytes
 	readOnly bool
+	in       *view // of another tree: the one that it is nested in; nil: a snapshot's
 	reclaim  reclaimer
 
 	// parentIno is what ".." of the root of another tree shows.

@@ -31,8 +31,8 @@ func (v *views) OpenSnapshot(name string) (dataset.Tree, error) {
 	return nil, unix.ENOENT
 }
 
-func (v *views) OpenTree(id uint64) (dataset.Tree, error) {
-	if t := v.trees[id]; t != nil {
+func (v *views) OpenTree(in dataset.Tree, id uint64) (dataset.Tree, error) {
+	if t := v.trees[id]; t != nil && strings.HasPrefix(t.Name(), in.Name()+"/") {
 		return t.Open(), nil
 	}
 	return nil, unix.ENOENT
@@ -97,6 +97,24 @@ func TestSnapshotIsClosedAfterItsLastUser(t *testing.T) {
 		}
 	}
 	m.equal(m.Nodes(), 1)
+}
+
+// TestSnapshotLeavesSubvolumesOut, also while they are in use in the dataset: what is
+// changed there must not show in the snapshot.
+func TestSnapshotLeavesSubvolumesOut(t *testing.T) {
+	v := &views{snapshots: map[string]*memtree.Tree{}, trees: map[uint64]*memtree.Tree{30: memtree.New("tank/home/sub", 30, testRecord)}}
+	m := newMount(t, dataset.Options{Views: v, ShowHidden: true})
+	m.must(dataset.Format(t.Context(), v.trees[30], dataset.Root{Mode: 0o700}))
+	m.must(m.in("sub", func(p *dataset.Node, name string) error { return m.AddSubvolume(p, name, 30) }))
+	m.must(m.create("sub/f", "inside"))
+	v.snapshots["s"] = m.tree.Snapshot("tank/home@s", 21)
+	n := m.at("sub/f") // in use
+	m.equal(m.list(".lamina/snapshot/s"), []string{"sub"})
+	m.equal(m.list(".lamina/snapshot/s/sub"), []string(nil))
+	m.equal(m.list("sub"), []string{"f"})
+	m.Forget(n, 1)
+	m.equal(m.list(".lamina/snapshot/s/sub"), []string(nil))
+	m.equal(m.list(""), []string{".lamina", "sub"}) // shown when that is asked for
 }
 
 func TestNestedSubvolume(t *testing.T) {

@@ -14,9 +14,11 @@ type Views interface {
 	// OpenSnapshot opens a snapshot of the dataset by its name, ENOENT if there is
 	// none. The filesystem closes the tree.
 	OpenSnapshot(name string) (Tree, error)
-	// OpenTree opens the dataset with that number for a nested subvolume, ENOENT if
-	// there is none. Nobody else may write to it as long as it is open.
-	OpenTree(id uint64) (Tree, error)
+	// OpenTree opens the dataset with that number for a subvolume nested in another
+	// tree of the mount, ENOENT if there is none or it is not nested in that one: a
+	// snapshot has the names of the subvolumes, and not these. Nobody else may write
+	// to it as long as it is open.
+	OpenTree(in Tree, id uint64) (Tree, error)
 }
 
 // A Snapshot is a snapshot of the dataset: its name without that of the dataset,
@@ -137,7 +139,7 @@ func (fs *FS) enterSubvolume(p *Node, tree uint64) (*Node, Attr, error) {
 	if fs.opt.Views != nil && !p.view.tree.ReadOnly() {
 		var n *Node
 		var a Attr
-		n, a, err = fs.enter(p, tree, func() (Tree, error) { return fs.opt.Views.OpenTree(tree) })
+		n, a, err = fs.enter(p, tree, func() (Tree, error) { return fs.opt.Views.OpenTree(p.view.tree, tree) })
 		if err == nil {
 			return n, a, nil
 		}
@@ -176,6 +178,9 @@ func (fs *FS) openView(p *Node, id uint64, open func() (Tree, error)) (*view, er
 	fs.viewMu.Lock()
 	defer fs.viewMu.Unlock()
 	if v := fs.views[id]; v != nil {
+		if p.view != nil && v.in != p.view {
+			return nil, unix.ENOENT // it is nested in another tree
+		}
 		v.users.Add(1)
 		return v, nil
 	}
@@ -194,6 +199,7 @@ func (fs *FS) openView(p *Node, id uint64, open func() (Tree, error)) (*view, er
 		tree.Close()
 		return nil, err
 	}
+	v.in = p.view
 	v.parentIno.Store(p.id)
 	fs.views[id] = v
 	return v, nil

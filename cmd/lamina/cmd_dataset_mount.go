@@ -178,7 +178,8 @@ func newDatasetUmount() *cobra.Command {
 		Use:     "umount [-f] [-a [POOL] | POOL/DATASET[@SNAPSHOT] | DIR]",
 		Aliases: []string{"unmount"},
 		Short:   "Unmount datasets",
-		Long: `Unmount a dataset, by its name or by the directory. It is refused while files in it
+		Long: `Unmount a dataset, by its name or by the directory; ./a/b is a directory, a/b the
+dataset b of the pool a. It is refused while files in it
 are open; with -f it goes out of sight at once and ends with the last file. -a
 unmounts all, the innermost first.`,
 		Example: `  lamina dataset umount tank/home
@@ -192,7 +193,7 @@ unmounts all, the innermost first.`,
 			case len(args) == 0:
 				return usageError{errors.New("umount needs POOL/DATASET, DIR or -a; see: lamina dataset umount --help")}
 			}
-			if _, _, err := splitDataset(args[0]); err != nil || filepath.IsAbs(args[0]) || strings.HasPrefix(args[0], ".") {
+			if _, name, err := splitDataset(args[0]); err != nil || name == "" || strings.HasPrefix(args[0], ".") {
 				return f.unmountDir(args[0], force)
 			}
 			return f.onPoolOf(cmd, args, func(ctx context.Context, c *poolserver.Client, pool string, names []string) error {

@@ -112,6 +112,12 @@ func printDifference(out interface{ Write([]byte) (int, error) }, event any, f d
 	if err := json.Unmarshal(raw, &d); err != nil {
 		return err
 	}
+	if d.RawPath != nil {
+		d.Path = string(d.RawPath)
+	}
+	if d.RawOldPath != nil {
+		d.OldPath = string(d.RawOldPath)
+	}
 	_, err = fmt.Fprintln(out, f.line(d))
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -115,7 +116,15 @@ func spotOf(path string) (*mountedPath, poolserver.Spot, error) {
 		m.Close()
 		return nil, poolserver.Spot{}, &os.PathError{Op: "write to", Path: dir, Err: err}
 	}
-	return m, poolserver.Spot{Target: m.target, Dir: m.rest, DirIno: ino, Name: name}, nil
+	return m, poolserver.Spot{Target: m.target, Dir: []byte(m.rest), DirIno: ino, Name: []byte(name)}, nil
+}
+
+// quoted is a path as btrfs prints it, or escaped where it would not stay on one line.
+func quoted(path string) string {
+	if s := strconv.Quote(path); s != `"`+path+`"` {
+		return s
+	}
+	return "'" + path + "'"
 }
 
 // onPath runs something with a context that ends with ^C.
@@ -154,7 +163,7 @@ func newSubvolumeCreate() *cobra.Command {
 					if err != nil {
 						return fmt.Errorf("create subvolume %s: %w", path, err)
 					}
-					if err := printSubvolume(cmd, asJSON, m.pool, v, "Create subvolume '"+path+"'"); err != nil {
+					if err := printSubvolume(cmd, asJSON, m.pool, v, "Create subvolume "+quoted(path)); err != nil {
 						return err
 					}
 				}
@@ -217,7 +226,7 @@ in SOURCE are left out.`,
 				if readOnly {
 					kind = "readonly snapshot"
 				}
-				return printSubvolume(cmd, asJSON, m.pool, v, fmt.Sprintf("Create %s of '%s' in '%s'", kind, source, dest))
+				return printSubvolume(cmd, asJSON, m.pool, v, fmt.Sprintf("Create %s of %s in %s", kind, quoted(source), quoted(dest)))
 			})
 		},
 	}
@@ -238,6 +247,9 @@ the background. One that has subvolumes or snapshots of its own is refused.`,
 			return onPath(func(ctx context.Context) error {
 				for _, path := range paths {
 					ino, err := inodeOf(path)
+					if err == nil {
+						err = mayDelete(path)
+					}
 					if err != nil {
 						return err
 					}
@@ -250,13 +262,26 @@ the background. One that has subvolumes or snapshots of its own is refused.`,
 					if err != nil {
 						return fmt.Errorf("delete subvolume %s: %w", path, err)
 					}
-					fmt.Fprintf(cmd.OutOrStdout(), "Delete subvolume '%s'\n", path)
+					fmt.Fprintf(cmd.OutOrStdout(), "Delete subvolume %s\n", quoted(path))
 				}
 				return nil
 			})
 		},
 	}
 	return cmd
+}
+
+// mayDelete refuses where a dataset is mounted.
+func mayDelete(path string) error {
+	m, err := findMount(path)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	if m.rest == "." {
+		return fmt.Errorf("delete subvolume %s: a dataset is mounted there: %w; see: lamina dataset destroy", path, unix.EBUSY)
+	}
+	return nil
 }
 
 // listSubvolumes asks for those of the mount that a path lies in; with one, only for

@@ -29,8 +29,8 @@
 //
 //   - A tree that can change belongs to one mount at a time, be it mounted itself or
 //     entered as a nested subvolume: two would not see each other's changes.
-//   - A nested subvolume has a name below that of the dataset that is mounted, in the
-//     pool; what is called otherwise is not entered, and shows an empty directory.
+//   - A nested subvolume has a name below that of the dataset that it is nested in, in
+//     the pool; what is called otherwise is not entered, and shows an empty directory.
 //
 // Locks: Mounts.mu is a leaf, and is not held while anything is opened or mounted.
 package datasets

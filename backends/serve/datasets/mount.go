@@ -21,6 +21,8 @@ type Config struct {
 	Options mountopt.Options
 	// MaxInodes bounds the objects of the dataset, 0: no bound.
 	MaxInodes uint64
+	// ShowHidden has listings of the root show .lamina, where the snapshots are.
+	ShowHidden bool
 }
 
 // Type is the type of these mounts in the mount table.
@@ -63,8 +65,8 @@ func (s *Mounts) Mount(cfg Config) (*Mount, error) {
 	fs, err := dataset.New(m.tree, dataset.Options{
 		ReadOnly:  o.ReadOnly,
 		Atime:     o.Atime == mountopt.AtimeRel || o.Atime == mountopt.AtimeAlways,
-		MaxInodes: cfg.MaxInodes,
-		Views:     &views{mounts: s, mount: m, name: m.tree.Name},
+		MaxInodes: cfg.MaxInodes, ShowHidden: cfg.ShowHidden,
+		Views: &views{mounts: s, mount: m, name: m.tree.Name},
 	})
 	if err != nil {
 		return nil, err

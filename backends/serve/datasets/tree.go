@@ -113,8 +113,8 @@ func (s *Mounts) enter(name string, m *Mount) (*tree, error) {
 	return t, err
 }
 
-func (v *views) OpenTree(id uint64) (dataset.Tree, error) {
-	below := datasetOf(v.name()) + "/"
+func (v *views) OpenTree(in dataset.Tree, id uint64) (dataset.Tree, error) {
+	below := in.Name() + "/" // nothing is below a snapshot, whose name has an @
 	for _, i := range v.mounts.pool.Volumes() {
 		if i.ID == id && strings.HasPrefix(i.Name, below) && !isSnapshot(i.Name) {
 			return v.mounts.enter(i.Name, v.mount)
