@@ -19,6 +19,7 @@ type part struct {
 	live  bool   // users see what is in it
 	by    int    // who hides it, if it is not live
 	why   Reason
+	at    string // path of the entry where that happens
 
 	xattrWhiteouts bool
 	bottom         bool // of the lowest layer: nothing is below for marks to act on
@@ -86,7 +87,7 @@ func (d *Dir) Self() *Entry {
 		st, err := p.dir.Stat()
 		sg := Sighting{Layer: p.layer, State: state, By: -1, Stat: st, Err: err, in: p}
 		if !p.live {
-			sg.State, sg.By, sg.Why = Hidden, p.by, p.why
+			sg.State, sg.By, sg.Why, sg.At = Hidden, p.by, p.why, p.at
 		} else {
 			state = Merges
 		}
@@ -181,7 +182,7 @@ func (d *Dir) Open(e *Entry) *Dir {
 		p := s.in.child(s.name, s.sub, s.Marks)
 		s.sub = nil
 		if s.State == Hidden {
-			p.live, p.by, p.why = false, s.By, s.Why
+			p.live, p.by, p.why, p.at = false, s.By, s.Why, s.At
 		}
 		c.crossed = c.crossed || p.layer == last
 		last = p.layer

@@ -78,19 +78,20 @@ func (s *search) hide(p *part, name string) {
 	if !h.there {
 		return
 	}
-	by, why := s.by, s.why
+	by, why, at := s.by, s.why, s.e.Path
 	switch {
 	case !p.live:
-		by, why = p.by, p.why
+		by, why, at = p.by, p.why, p.at
 	case !s.done:
 		by, why = s.redirector, ByRedirect
 	}
 	s.add(p, name, h, Hidden, by, why)
+	s.e.Sightings[len(s.e.Sightings)-1].At = at
 }
 
 func (s *search) add(p *part, name string, h hit, st State, by int, why Reason) {
 	s.e.Sightings = append(s.e.Sightings, Sighting{
-		Layer: p.layer, State: st, By: by, Why: why, Whiteout: h.form, Stat: h.st, Marks: h.m, Err: h.err,
+		Layer: p.layer, State: st, By: by, Why: why, At: s.e.Path, Whiteout: h.form, Stat: h.st, Marks: h.m, Err: h.err,
 		in: p, name: name, sub: h.sub,
 	})
 }

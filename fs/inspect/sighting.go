@@ -55,6 +55,9 @@ type Sighting struct {
 	// By is the layer that hides it, and Why how; -1 where State is not Hidden.
 	By  int
 	Why Reason
+	// At is the path of the entry at which that happens: its own, or that of a
+	// directory further up.
+	At string
 	// Whiteout is how the name is deleted, if that is what the layer says.
 	Whiteout WhiteoutForm
 	Stat     layer.Stat

@@ -16,6 +16,9 @@ import (
 	"github.com/laminafs/lamina/fs/union"
 )
 
+// noRedirects makes layers in which each object has one place.
+var noRedirects bool
+
 var names = []string{"a", "b", "c", "d", "e\n"}
 
 // randomLayer builds a layer with every mark there is, some of them malformed.
@@ -59,6 +62,9 @@ func randomObject(r *rand.Rand, fs *memlayer.FS, path, data string, pick func() 
 		f.Close()
 	}
 	redirect := func() {
+		if noRedirects {
+			return
+		}
 		switch r.IntN(5) {
 		case 0:
 			setXattr(dir, name, "trusted.overlay.redirect", pick())

@@ -141,3 +141,12 @@ func (s *Stack) Lookup(path string) (*Place, error) {
 	}
 	return p, nil
 }
+
+func splitPath(path string) (names []string) {
+	for name := range strings.SplitSeq(path, "/") {
+		if name != "" && name != "." {
+			names = append(names, name)
+		}
+	}
+	return names
+}

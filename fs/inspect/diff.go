@@ -1,0 +1,409 @@
+package inspect
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/fs/layer"
+	"github.com/laminafs/lamina/whiteout"
+)
+
+// A ChangeKind tells what became of a path.
+type ChangeKind int
+
+const (
+	Added ChangeKind = iota
+	Removed
+	Changed
+)
+
+func (k ChangeKind) String() string { return [...]string{"added", "removed", "changed"}[k] }
+
+// Aspects are what of a file has changed, as bits.
+type Aspects int
+
+const (
+	Content Aspects = 1 << iota // data, target of a link, number of a device
+	Type
+	Mode
+	Owner
+	Xattr
+	Times // the time of the last change of the data
+)
+
+var aspectNames = []string{"content", "type", "mode", "owner", "xattr", "times"}
+
+// Names returns the words for the bits that are set.
+func (a Aspects) Names() (names []string) {
+	for i, n := range aspectNames {
+		if a&(1<<i) != 0 {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+// A Change is one difference. What it points to is valid during the call only.
+type Change struct {
+	Path string
+	Kind ChangeKind
+	What Aspects // of Changed
+	// From is where an added directory or file came from, if the layers say so.
+	From string
+	// Within tells that the directory around it was added or removed too.
+	Within   bool
+	Old, New *Entry // as users see them; nil where there is none
+}
+
+// DiffOptions say what counts.
+type DiffOptions struct {
+	// Quick takes files of the same size and time for equal, without reading
+	// them.
+	Quick bool
+	// Times reports what has changed in its times alone.
+	Times bool
+	// Path is the subtree that is compared.
+	Path string
+	// OnlyTop leaves out what the top layer of the second stack does not have:
+	// enough when the first stack is all but that layer.
+	OnlyTop bool
+}
+
+// Diff tells what has changed from a to b, as users see them, in the order of
+// paths. a may be nil: then everything is added.
+func Diff(ctx context.Context, a, b *Stack, o DiffOptions, failed func(error), visit func(*Change) error) error {
+	d := differ{ctx: ctx, o: o, failed: failed, visit: visit}
+	if d.failed == nil {
+		d.failed = func(error) {}
+	}
+	var old, new *Place
+	var err error
+	if a != nil {
+		if old, err = a.Lookup(o.Path); err == nil {
+			defer old.Close()
+		} else if !isAbsent(err) {
+			return err
+		}
+	}
+	if new, err = b.Lookup(o.Path); err == nil {
+		defer new.Close()
+	} else if !isAbsent(err) || old == nil {
+		return err
+	}
+	var oe, ne *Entry
+	if old != nil {
+		oe = old.Entry
+	}
+	if new != nil {
+		ne = new.Entry
+	}
+	return d.pair(oe, ne, false, func() (*Dir, *Dir) {
+		var od, nd *Dir
+		if old != nil {
+			od = old.Dir()
+		}
+		if new != nil {
+			nd = new.Dir()
+		}
+		return od, nd
+	})
+}
+
+func isAbsent(err error) bool {
+	e := errnoOf(err)
+	return e == unix.ENOENT || e == unix.ENOTDIR
+}
+
+type differ struct {
+	ctx    context.Context
+	o      DiffOptions
+	failed func(error)
+	visit  func(*Change) error
+}
+
+// visible returns the entry if users see it.
+func visible(e *Entry) *Entry {
+	if e == nil || e.Top() == nil {
+		return nil
+	}
+	return e
+}
+
+// pair compares two entries of one path, and what is below them.
+func (d *differ) pair(old, new *Entry, within bool, open func() (od, nd *Dir)) error {
+	for _, e := range []*Entry{old, new} {
+		if e != nil && e.Err != nil {
+			d.failed(e.Err)
+		}
+	}
+	o, n := visible(old), visible(new)
+	if o == nil && n == nil {
+		return nil
+	}
+	if o != nil && n != nil && d.o.OnlyTop && !inTop(n) {
+		return nil
+	}
+	c := &Change{Old: o, New: n, Within: within}
+	oldDir, newDir := o != nil && o.Top().IsDir(), n != nil && n.Top().IsDir()
+	report := true
+	switch {
+	case o == nil:
+		c.Kind, c.Path, c.From = Added, n.Path, from(n)
+		within = true
+	case n == nil:
+		c.Kind, c.Path = Removed, o.Path
+		within = true
+	default:
+		c.Kind, c.Path = Changed, n.Path
+		c.What = d.compare(o, n)
+		report = c.What&^Times != 0 || c.What != 0 && d.o.Times
+		within = oldDir != newDir
+	}
+	if report {
+		if err := d.visit(c); err != nil {
+			return err
+		}
+	}
+	if !oldDir && !newDir {
+		return nil
+	}
+	od, nd := open()
+	if !oldDir {
+		od = nil
+	}
+	if !newDir {
+		nd = nil
+	}
+	return d.children(od, nd, within)
+}
+
+func inTop(e *Entry) bool {
+	for i := range e.Sightings {
+		if e.Sightings[i].Layer == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// children compares two directories, of which one may be nil.
+func (d *differ) children(od, nd *Dir, within bool) error {
+	if err := d.ctx.Err(); err != nil {
+		return err
+	}
+	next := func(x *Dir) *Entry {
+		if x == nil {
+			return nil
+		}
+		return x.Next()
+	}
+	for _, x := range []*Dir{od, nd} {
+		if x != nil {
+			if strings.Count(x.Path, "/") > maxDepth {
+				return fmt.Errorf("/%.200s…: deeper than %d directories: %w", x.Path, maxDepth, unix.ELOOP)
+			}
+			x.Read(d.failed)
+		}
+	}
+	o, n := next(od), next(nd)
+	for o != nil || n != nil {
+		oe, ne := o, n
+		switch {
+		case o != nil && n != nil && o.Name < n.Name, n == nil:
+			ne = nil
+		case o != nil && n != nil && n.Name < o.Name, o == nil:
+			oe = nil
+		}
+		var subs []*Dir
+		err := d.pair(oe, ne, within, func() (a, b *Dir) {
+			if oe != nil {
+				if a = od.Open(oe); a != nil {
+					subs = append(subs, a)
+				}
+			}
+			if ne != nil {
+				if b = nd.Open(ne); b != nil {
+					subs = append(subs, b)
+				}
+			}
+			return a, b
+		})
+		for _, s := range subs {
+			s.Close()
+		}
+		if err != nil {
+			return err
+		}
+		if oe != nil {
+			o = od.Next()
+		}
+		if ne != nil {
+			n = nd.Next()
+		}
+	}
+	return nil
+}
+
+// from returns the path that a redirect tells an entry to have had.
+func from(e *Entry) string {
+	r := e.Top().Marks.Redirect
+	switch {
+	case r == nil:
+		return ""
+	case r.Absolute:
+		return strings.Join(r.Path, "/")
+	}
+	return path.Join(path.Dir(e.Path), r.Path[0])
+}
+
+// compare tells what differs between two entries that users see.
+func (d *differ) compare(old, new *Entry) (what Aspects) {
+	o, n := old.Top(), new.Top()
+	if o.Stat.Dev == n.Stat.Dev && o.Stat.Ino == n.Stat.Ino && o.Marks.Metacopy == n.Marks.Metacopy && o.Stat.Ctime == n.Stat.Ctime {
+		if !o.Marks.Metacopy {
+			return 0 // the same object
+		}
+	}
+	a, b := &o.Stat, &n.Stat
+	if a.Mode&unix.S_IFMT != b.Mode&unix.S_IFMT {
+		return Type
+	}
+	if a.Mode != b.Mode {
+		what |= Mode
+	}
+	if a.UID != b.UID || a.GID != b.GID {
+		what |= Owner
+	}
+	if a.Mtime != b.Mtime {
+		what |= Times
+	}
+	if same, err := sameXattrs(o, n); err != nil {
+		d.failed(fmt.Errorf("/%s: %w", new.Path, err))
+	} else if !same {
+		what |= Xattr
+	}
+	same, err := d.sameContent(old, new)
+	if err != nil {
+		d.failed(fmt.Errorf("/%s: compare: %w", new.Path, err))
+	}
+	if !same {
+		what |= Content
+	}
+	return what
+}
+
+func (d *differ) sameContent(old, new *Entry) (bool, error) {
+	o, n := old.Top(), new.Top()
+	switch o.Stat.Type() {
+	case unix.S_IFLNK:
+		a, err := o.Readlink()
+		if err != nil {
+			return true, err
+		}
+		b, err := n.Readlink()
+		return a == b || err != nil, err
+	case unix.S_IFCHR, unix.S_IFBLK:
+		return o.Stat.Rdev == n.Stat.Rdev, nil
+	case unix.S_IFREG:
+	default:
+		return true, nil
+	}
+	a, b := old.Data(), new.Data()
+	switch {
+	case o.Stat.Size != n.Stat.Size:
+		return false, nil
+	case a == nil || b == nil: // that was told as the entry's error
+		return a == b, nil
+	case a.Stat.Dev == b.Stat.Dev && a.Stat.Ino == b.Stat.Ino, o.Stat.Size == 0:
+		return true, nil
+	case d.o.Quick && o.Stat.Mtime == n.Stat.Mtime:
+		return true, nil
+	}
+	return sameData(a, b)
+}
+
+// sameData compares two files byte by byte.
+func sameData(a, b *Sighting) (bool, error) {
+	f, err := a.OpenFile()
+	if err != nil {
+		return true, err
+	}
+	defer f.Close()
+	g, err := b.OpenFile()
+	if err != nil {
+		return true, err
+	}
+	defer g.Close()
+	size := int64(64 << 10)
+	size = min(size, max(a.Stat.Size, 1))
+	x, y := make([]byte, size), make([]byte, size)
+	for off := int64(0); ; {
+		n, err := readFull(f, x, off)
+		if err != nil {
+			return true, err
+		}
+		m, err := readFull(g, y, off)
+		if err != nil {
+			return true, err
+		}
+		if !bytes.Equal(x[:n], y[:m]) {
+			return false, nil
+		}
+		if n < len(x) {
+			return true, nil
+		}
+		off += int64(n)
+	}
+}
+
+// readFull reads until p is full or the file ends.
+func readFull(f layer.File, p []byte, off int64) (int, error) {
+	n := 0
+	for n < len(p) {
+		m, err := f.ReadAt(p[n:], off+int64(n))
+		n += m
+		if err != nil || m == 0 {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// UserXattrs returns the attributes that users of the stack see: those of an
+// overlay itself are left out.
+func (s *Sighting) UserXattrs() (map[string][]byte, error) {
+	all, err := s.Xattrs()
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	out := map[string][]byte{}
+	for name, v := range all {
+		if whiteout.FuseOverlayfsOpaque == name || whiteout.FuseOverlayfsOrigin == name {
+			continue
+		}
+		name, shown := whiteout.Trusted.Unescape(name)
+		if shown {
+			name, shown = whiteout.User.Unescape(name)
+		}
+		if shown {
+			out[name] = v
+		}
+	}
+	return out, nil
+}
+
+func sameXattrs(a, b *Sighting) (bool, error) {
+	x, err := a.UserXattrs()
+	if err != nil {
+		return true, err
+	}
+	y, err := b.UserXattrs()
+	return err != nil || maps.EqualFunc(x, y, slices.Equal[[]byte]), err
+}

@@ -1,0 +1,225 @@
+package inspect
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+
+	"github.com/laminafs/lamina/fs/inspect/safename"
+	"github.com/laminafs/lamina/fs/layer"
+)
+
+// candidates are files that may be duplicates. Their paths lie in a temporary
+// file, so that a million of them take 24 MB of memory.
+type candidates struct {
+	list  []candidate
+	file  *os.File
+	paths *bufio.Writer
+	off   int64
+	err   error
+}
+
+type candidate struct {
+	size  int64
+	path  int64 // offset in the file
+	layer int32
+	n     int32 // length of the path
+}
+
+func newCandidates(dir string) (*candidates, error) {
+	f, err := os.CreateTemp(dir, "lamina-inspect-*")
+	if err != nil {
+		return nil, fmt.Errorf("a place for the names of files to be compared: %w; TMPDIR names another", err)
+	}
+	os.Remove(f.Name()) // the descriptor is enough
+	return &candidates{file: f, paths: bufio.NewWriterSize(f, 1<<16)}, nil
+}
+
+func (c *candidates) add(layer int, path string, size int64) {
+	n, err := c.paths.WriteString(path)
+	if err != nil && c.err == nil {
+		c.err = err
+	}
+	c.list = append(c.list, candidate{size: size, path: c.off, layer: int32(layer), n: int32(n)})
+	c.off += int64(n)
+}
+
+func (c *candidates) close() { c.file.Close() }
+
+func (c *candidates) pathOf(x candidate) (string, error) {
+	b := make([]byte, x.n)
+	_, err := c.file.ReadAt(b, x.path)
+	return string(b), err
+}
+
+// hashed is a candidate whose content was read.
+type hashed struct {
+	candidate
+	name string
+	sum  [sha256.Size]byte
+}
+
+// findDuplicates compares the contents of files of one size.
+func (c *counting) findDuplicates(ctx context.Context, failed func(error)) error {
+	k := c.candidates
+	if err := cmp.Or(k.err, k.paths.Flush()); err != nil {
+		return fmt.Errorf("the names of files to be compared: %w", err)
+	}
+	slices.SortFunc(k.list, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(b.size, a.size), cmp.Compare(a.layer, b.layer), cmp.Compare(a.path, b.path))
+	})
+	k.list = slices.Clip(sameSizes(k.list))
+	var total, done int64
+	for _, x := range k.list {
+		total += x.size
+	}
+	seen := map[fileID]bool{}
+	for len(k.list) > 0 {
+		n := 1
+		for n < len(k.list) && k.list[n].size == k.list[0].size {
+			n++
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		clear(seen)
+		var group []hashed
+		for _, x := range k.list[:n] {
+			h, fresh, err := c.hash(x, seen)
+			if err != nil {
+				failed(err)
+			} else if fresh {
+				group = append(group, h)
+			}
+			done += x.size
+			if c.o.Progress != nil {
+				c.o.Progress(c.entries, done, total)
+			}
+		}
+		c.takeGroup(group)
+		k.list = k.list[n:]
+	}
+	for i := range c.w.Duplicates {
+		for j := range c.w.Duplicates[i].Copies {
+			f := &c.w.Duplicates[i].Copies[j]
+			f.Layer = c.s.Number(f.Layer)
+		}
+	}
+	return nil
+}
+
+// sameSizes keeps what has the size of a neighbour.
+func sameSizes(list []candidate) []candidate {
+	out := list[:0]
+	for i := 0; i < len(list); {
+		n := i + 1
+		for n < len(list) && list[n].size == list[i].size {
+			n++
+		}
+		if n-i > 1 {
+			out = append(out, list[i:n]...)
+		}
+		i = n
+	}
+	return out
+}
+
+// hash reads a file. An inode that was read already, which happens when layers
+// share files by hard links or a redirect leads to it twice, is not fresh.
+func (c *counting) hash(x candidate, seen map[fileID]bool) (h hashed, fresh bool, err error) {
+	h = hashed{candidate: x}
+	if h.name, err = c.candidates.pathOf(x); err != nil {
+		return h, false, err
+	}
+	fail := func(err error) (hashed, bool, error) {
+		return h, false, fmt.Errorf("layer %s: /%s: %w", c.s.layer(int(x.layer)).Name, h.name, err)
+	}
+	f, err := c.s.openIn(int(x.layer), h.name)
+	if err != nil {
+		return fail(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return fail(err)
+	}
+	id := fileID{st.Dev, st.Ino}
+	if seen[id] {
+		return h, false, nil
+	}
+	seen[id] = true
+	sum := sha256.New()
+	buf := make([]byte, min(x.size, 256<<10))
+	for off := int64(0); off < x.size; {
+		n, err := f.ReadAt(buf, off)
+		if err != nil {
+			return fail(err)
+		}
+		if n == 0 {
+			break
+		}
+		sum.Write(buf[:n])
+		off += int64(n)
+	}
+	sum.Sum(h.sum[:0])
+	return h, true, nil
+}
+
+// openIn opens a file of one layer by its path there.
+func (s *Stack) openIn(i int, name string) (layer.File, error) {
+	d, err := s.root(i)
+	if err != nil {
+		return nil, err
+	}
+	root := d
+	for _, c := range splitPath(path.Dir(name)) {
+		sub, err := d.OpenDir(c)
+		if d != root {
+			d.Close()
+		}
+		if err != nil {
+			return nil, err
+		}
+		d = sub
+	}
+	if d != root {
+		defer d.Close()
+	}
+	return d.OpenFile(path.Base(name), os.O_RDONLY, 0)
+}
+
+const listedCopies = 20
+
+// takeGroup enters the duplicates among files of one size.
+func (c *counting) takeGroup(group []hashed) {
+	slices.SortStableFunc(group, func(a, b hashed) int { return slices.Compare(a.sum[:], b.sum[:]) })
+	for len(group) > 0 {
+		n := 1
+		for n < len(group) && group[n].sum == group[0].sum {
+			n++
+		}
+		if n > 1 {
+			d := Duplicate{Size: group[0].size, Wasted: group[0].size * int64(n-1), More: max(0, n-listedCopies)}
+			same := group[:n]
+			// The lowest one is what the others need not be.
+			slices.SortStableFunc(same, func(a, b hashed) int { return cmp.Compare(b.layer, a.layer) })
+			for i, h := range same {
+				if i > 0 {
+					c.w.Layers[h.layer].Duplicate += h.size
+				}
+				if i < listedCopies {
+					d.Copies = append(d.Copies, Copy{int(h.layer), safename.JSON("/" + h.name)})
+				}
+			}
+			c.w.Duplicates = keepLargest(c.w.Duplicates, d, c.o.Largest, func(a, b Duplicate) int {
+				return cmp.Or(cmp.Compare(b.Wasted, a.Wasted), cmp.Compare(a.Copies[0].Path, b.Copies[0].Path))
+			})
+		}
+		group = group[n:]
+	}
+}
