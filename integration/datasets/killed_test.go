@@ -96,15 +96,17 @@ func (s *server) killUnder(program, dir, options string, after time.Duration) (l
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	time.AfterFunc(after, func() { s.cmd.Process.Kill() })
 	last = -1
 	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if last < 0 { // it has begun
+			time.AfterFunc(after, func() { s.cmd.Process.Kill() })
+		}
 		if last, err = strconv.Atoi(lines.Text()); err != nil {
 			s.t.Fatal(err)
 		}
 	}
-	if err := cmd.Wait(); err == nil {
-		s.t.Error("the program has not noticed that the server is gone")
+	if err := cmd.Wait(); err == nil || last < 0 {
+		s.t.Fatalf("the program came to %d and ended with: %v", last, err)
 	}
 	s.kill(dir)
 	s.start()
@@ -134,9 +136,6 @@ func TestCommitsSurviveTheServer(t *testing.T) {
 				if i <= last {
 					t.Errorf("round %d: record %d is not there, and %d was committed", round, i, last)
 				}
-				if last < 3 {
-					t.Errorf("round %d: only %d commits", round, last)
-				}
 			}
 		})
 	}
@@ -159,9 +158,6 @@ func TestAKilledServerLosesNothingThatWasDone(t *testing.T) {
 			if err != nil || !bytes.Equal(got, fileText(i)) {
 				t.Fatalf("file %d has %d bytes, or others (%v)", i, len(got), err)
 			}
-		}
-		if last < 3 {
-			t.Errorf("round %d: only %d files", round, last)
 		}
 	}
 }
