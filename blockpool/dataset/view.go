@@ -222,8 +222,25 @@ type slot struct {
 	full  bool // no position is free
 }
 
-// find looks for a name in a directory.
+// find looks for a name in a directory. That it is there, and that no other one has
+// its hash, is what it is quick to see.
 func (v *view) find(dir uint64, name string) (s slot, err error) {
+	s.pos = v.super.position(name)
+	b, err := v.tree.Item(entryKey(dir, s.pos))
+	if err != nil {
+		return s, failed("look for "+name, dir, err)
+	}
+	if b != nil {
+		if e, err := unpackEntry(b); err == nil && e.name == name {
+			return slot{entry: e, pos: s.pos, found: true}, nil
+		}
+	}
+	return v.findAmong(dir, name)
+}
+
+// findAmong looks for a name in a directory, and for a free position, among those
+// with the same hash.
+func (v *view) findAmong(dir uint64, name string) (s slot, err error) {
 	s.pos = v.super.position(name)
 	end := s.pos + collisions
 	free := s.pos
