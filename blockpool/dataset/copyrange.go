@@ -6,13 +6,9 @@ import (
 	"github.com/laminafs/lamina/blockpool"
 )
 
-// shareFrom is how many bytes are shared rather than copied: sharing waits for the
-// pool to make everything durable, which takes as long as copying as much.
-const shareFrom = 1 << 20
-
 // CopyRange is copy_file_range(2) between two files, also of different trees of the
-// mount. Whole records that lie in the same way in both are shared, the rest is
-// copied, holes stay holes. It returns how many bytes that were, less than asked for
+// mount. Whole records that lie in the same way in both are shared where that pays
+// ([Options].ShareFrom), the rest is copied, holes stay holes. It returns how many bytes that were, less than asked for
 // at the end of the source.
 //
 // Crash in between: the part from the beginning on is there.
@@ -96,7 +92,7 @@ func (c *copying) step(kill bool) (k int64, err error) {
 // shareable returns how many records can be shared from here on. Where it is 0, what
 // comes before those that can be is copied, up to head bytes of it.
 func (c *copying) shareable() (records uint64, head int64) {
-	size := c.dst.view.size
+	size, shareFrom := c.dst.view.size, c.dst.view.fs.opt.ShareFrom
 	if c.src.view.size != size || c.from%size != c.to%size {
 		return 0, c.left
 	}

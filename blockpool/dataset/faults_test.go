@@ -187,8 +187,20 @@ const raceTime = 2 * time.Second
 // like to names that nobody owns. In the end the tree contradicts itself nowhere,
 // and a mount shows the same.
 func TestRace(t *testing.T) {
-	m := newMount(t, dataset.Options{Atime: true})
-	m.tree.KeepNoHistory()
+	tree := memtree.New("tank/home", 7, testRecord)
+	tree.KeepNoHistory()
+	t.Run("memory", func(t *testing.T) { race(t, func() dataset.Tree { return tree.Open() }) })
+	t.Run("pool", func(t *testing.T) { race(t, newPoolWorld(t, 4<<10, blockpool.CompressionOff).open) })
+}
+
+func race(t *testing.T, open func() dataset.Tree) {
+	m := &mount{TB: t}
+	mount := func() {
+		fs, err := dataset.New(open(), dataset.Options{Atime: true, ShareFrom: 8 << 10})
+		m.must(err)
+		m.FS = fs
+	}
+	mount()
 	dirs := []string{"a", "b", "a/x", "b/y"}
 	for _, d := range dirs {
 		m.must(m.mkdir(d))
@@ -222,8 +234,11 @@ func TestRace(t *testing.T) {
 	m.Settle()
 	m.equal(m.Nodes(), 1)
 	before := m.dump()
-	m.remount(m.tree)
+	m.must(m.Close())
+	m.must(checkTree(open()))
+	mount()
 	m.equal(m.dump(), before)
+	m.must(m.Close())
 }
 
 // ownNames makes, changes and removes a file that nobody else touches.

@@ -25,6 +25,9 @@ type Options struct {
 	Views Views
 	// ShowHidden has listings of the root show .lamina, where the snapshots are.
 	ShowHidden bool
+	// ShareFrom is from how many bytes on CopyRange shares records rather than to copy
+	// them; 0: a mebibyte. Sharing waits for the pool to make everything durable.
+	ShareFrom int64
 	// Now tells the time; nil: that of the system.
 	Now func() time.Time
 }
@@ -52,6 +55,9 @@ func New(tree Tree, o Options) (*FS, error) {
 	fs := &FS{opt: o, views: map[uint64]*view{}}
 	if fs.opt.Now == nil {
 		fs.opt.Now = time.Now
+	}
+	if fs.opt.ShareFrom <= 0 {
+		fs.opt.ShareFrom = 1 << 20
 	}
 	fs.nodes.init()
 	fs.ctx, fs.cancel = context.WithCancel(context.Background())
@@ -127,9 +133,11 @@ func formatWith(ctx context.Context, tree Tree, root Root, super superblock) err
 	return nil
 }
 
-// Close gives all trees back. No other call may be under way. What was removed but
-// not yet given back to the pool is so at the next mount.
+// Close gives all trees back, once what was removed has been given back to the pool.
+// What has no name but is still in use goes at the next mount. No other call may be
+// under way.
 func (fs *FS) Close() error {
+	fs.Settle()
 	fs.viewMu.Lock()
 	defer fs.viewMu.Unlock()
 	for _, v := range fs.views {

@@ -337,7 +337,7 @@ func TestNamesThatCollide(t *testing.T) {
 	}
 	m.must(m.Close())
 	m.check(tree.Open())
-	runModel(t, weakWorld{newMemWorld()}, 3, 1000)
+	runModel(t, weakWorld{newMemWorld()}, dataset.Options{}, 3, 1000)
 }
 
 // weakWorld is a memWorld whose names collide.

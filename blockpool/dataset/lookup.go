@@ -187,7 +187,7 @@ func (fs *FS) readChunk(p *Node, pos uint64, list []Listed) ([]Listed, error) {
 		}
 		ino := v.numberOf(e.object)
 		if e.subvol {
-			ino = subvolumeIno(e.object)
+			ino = v.subvolumeIno(e.object)
 		}
 		list = append(list, Listed{Name: e.name, Ino: ino, Type: e.typ, Pos: at + 1})
 		return len(list) < listChunk, nil

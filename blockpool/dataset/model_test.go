@@ -70,8 +70,8 @@ func (m *model) mount() {
 	m.fs, m.open = fs, nil
 }
 
-func runModel(t testing.TB, w world, seed uint64, steps int) {
-	m := &model{TB: t, world: w, rng: rand.New(rand.NewPCG(seed, 1)), root: newThing(unix.S_IFDIR, 0o755)}
+func runModel(t testing.TB, w world, o dataset.Options, seed uint64, steps int) {
+	m := &model{TB: t, world: w, opt: o, rng: rand.New(rand.NewPCG(seed, 1)), root: newThing(unix.S_IFDIR, 0o755)}
 	m.root.uid, m.root.gid = 0, 0
 	m.mount()
 	m.remember(false)

@@ -99,17 +99,21 @@ func (n *Node) attr() Attr {
 	in := &n.in
 	a := Attr{
 		Ino: n.id, Mode: in.mode, Nlink: in.nlink, UID: in.uid, GID: in.gid, Rdev: uint64(in.rdev), Size: in.size,
-		Blksize: 4096, Atime: in.atime, Mtime: in.mtime, Ctime: in.ctime, Btime: in.btime,
+		Blksize: sizeUnit, Atime: in.atime, Mtime: in.mtime, Ctime: in.ctime, Btime: in.btime,
 	}
-	if n.view != nil && in.mapped > 0 {
+	if n.view == nil || in.isDir() {
+		return a
+	}
+	if in.isFile() {
 		a.Blksize = uint32(n.view.size)
-		a.Blocks = min(int64(in.mapped)*n.view.size, (in.size+4095)&^4095) / 512
 	}
-	if n.view != nil && in.isFile() {
-		a.Blksize = uint32(n.view.size)
-	}
+	rounded := (in.size + sizeUnit - 1) / sizeUnit * sizeUnit
+	a.Blocks = min(int64(in.mapped)*n.view.size, rounded) / 512
 	return a
 }
+
+// sizeUnit is what the space of a file is told in multiples of.
+const sizeUnit = 4096
 
 const nodeShards = 64
 

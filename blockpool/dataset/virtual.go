@@ -63,8 +63,20 @@ func (fs *FS) reserved(p *Node, name string) bool {
 	return p == fs.root && name == hiddenName && fs.opt.Views != nil
 }
 
-// subvolumeIno returns the number of the root of another tree.
-func subvolumeIno(tree uint64) uint64 { return tree<<objectBits | rootObject }
+// rootIno returns the number of the root of another tree.
+func rootIno(tree uint64) uint64 { return tree<<objectBits | rootObject }
+
+// subvolumeIno returns the number that a nested subvolume has in a tree, if it is
+// there.
+func (v *view) subvolumeIno(tree uint64) uint64 {
+	if v.tree.ReadOnly() {
+		return v.emptyIno(tree)
+	}
+	return rootIno(tree)
+}
+
+// emptyIno returns the number of the directory that stands for a subvolume.
+func (v *view) emptyIno(tree uint64) uint64 { return emptyIno | v.id<<maxTreeBits | tree }
 
 // virtual returns the node of a virtual directory, with one more reference.
 func (fs *FS) virtual(kind int, ino, parent uint64) (*Node, Attr) {
@@ -122,7 +134,7 @@ func (fs *FS) readVirtual(p *Node, pos uint64, emit func(Listed) bool) error {
 			if s.ID < pos {
 				continue
 			}
-			if !emit(Listed{Name: s.Name, Ino: subvolumeIno(s.ID), Type: unix.S_IFDIR, Pos: s.ID + 1}) {
+			if !emit(Listed{Name: s.Name, Ino: rootIno(s.ID), Type: unix.S_IFDIR, Pos: s.ID + 1}) {
 				return nil
 			}
 		}
@@ -147,7 +159,7 @@ func (fs *FS) enterSubvolume(p *Node, tree uint64) (*Node, Attr, error) {
 	if !isErrno(err, unix.ENOENT) {
 		return nil, Attr{}, err
 	}
-	n, a := fs.virtual(virtualEmpty, emptyIno|p.view.id<<maxTreeBits|tree, p.id)
+	n, a := fs.virtual(virtualEmpty, p.view.emptyIno(tree), p.id)
 	return n, a, nil
 }
 
@@ -210,6 +222,7 @@ func (fs *FS) leave(v *view) {
 	if v.users.Add(-1) > 0 || v == fs.main {
 		return
 	}
+	v.reclaim.settle()
 	fs.viewMu.Lock()
 	defer fs.viewMu.Unlock()
 	if v.users.Load() == 0 && fs.views[v.id] == v {

@@ -113,7 +113,7 @@ func TestModel(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			runModel(t, newMemWorld(), seed, modelSteps(t, 1500))
+			runModel(t, newMemWorld(), dataset.Options{ShareFrom: 2 * testRecord}, seed, modelSteps(t, 1500))
 		})
 	}
 }
@@ -122,7 +122,8 @@ func TestModelOverAPool(t *testing.T) {
 	for seed, record := range []int64{4 << 10, 16 << 10, 128 << 10} {
 		t.Run(fmt.Sprint(record), func(t *testing.T) {
 			t.Parallel()
-			runModel(t, newPoolWorld(t, record, blockpool.CompressionOff), uint64(seed), modelSteps(t, 1000))
+			packed := []blockpool.Compression{blockpool.CompressionOff, blockpool.CompressionLZ4, blockpool.CompressionOff}[seed]
+			runModel(t, newPoolWorld(t, record, packed), dataset.Options{ShareFrom: 2 * record}, uint64(seed), modelSteps(t, 800))
 		})
 	}
 }
