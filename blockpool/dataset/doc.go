@@ -46,6 +46,7 @@
 //	write, copy     of more than a megabyte: a part from the beginning on
 //	truncate        of more than 8192 records: the file has its new size, and the
 //	                records behind it go at the next mount
+//	fallocate       that punches or zeroes more than 8192 records: a part of them
 //	unlink          a file without a name, which the next mount removes; so does
 //	                the last close of a file that was removed while open
 //

@@ -179,6 +179,33 @@ func TestReclaimThatFailsIsTriedAgain(t *testing.T) {
 	m.equal(m.tree.Counted(), 1)
 }
 
+// TestOrphanThatCannotGoKeepsNoOther does not lose the space of files because one of
+// them is damaged.
+func TestOrphanThatCannotGoKeepsNoOther(t *testing.T) {
+	m := stage(t)
+	var nodes []*dataset.Node
+	for i := range 5 {
+		path := fmt.Sprint("x", i)
+		m.must(m.create(path, text(5000, 1)))
+		m.must(m.setxattr(path, "user.a", text(5000, 1)))
+		nodes = append(nodes, m.at(path))
+		m.must(m.unlink(path))
+	}
+	before := m.tree.Counted()
+	tree := m.tree.Clone("damaged", 7)
+	bad := key(0x82, nodes[2].Ino(), 5)
+	tree.SetItem(bad, []byte{})
+	for _, n := range nodes {
+		m.Forget(n, 1)
+	}
+	other := &mount{TB: t, tree: tree}
+	other.open()
+	defer other.Close()
+	other.Settle()
+	other.equal(tree.Counted(), before-8)
+	other.equal(other.Stats().ReclaimErrors.Load() > 0, true)
+}
+
 // raceTime is how long TestRace runs.
 const raceTime = 2 * time.Second
 

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/blockpool"
 	"github.com/laminafs/lamina/blockpool/dataset"
 )
 
@@ -368,4 +369,30 @@ func TestSnapshotIsReadOnly(t *testing.T) {
 	} {
 		s.want(unix.EROFS, err)
 	}
+}
+
+// TestNumbersAreFoundWhenAllWereGivenOut makes files when the numbers of objects have
+// come to their end: those that are free are used, and none that is not.
+func TestNumbersAreFoundWhenAllWereGivenOut(t *testing.T) {
+	m := newMount(t, dataset.Options{})
+	for i := range 10 {
+		m.must(m.create(fmt.Sprint("old", i), fmt.Sprint(i)))
+	}
+	used := m.at("old3")
+	m.must(m.unlink("old3")) // in use, so its number is
+	m.must(m.unlink("old5"))
+	m.must(m.unlink("old6"))
+	m.Settle()
+	m.GiveOutNext(blockpool.MaxObject)
+	for i := range 10 {
+		m.must(m.create(fmt.Sprint("new", i), "new"))
+	}
+	m.equal(m.stat("new0").Ino, blockpool.MaxObject)
+	m.equal([]uint64{m.stat("new1").Ino, m.stat("new2").Ino, m.stat("new3").Ino}, []uint64{7, 8, 12})
+	m.equal(string(m.content(used)), 3)
+	m.equal(m.read("old4"), 4)
+	m.Forget(used, 1)
+	m.remount(m.tree)
+	m.must(m.create("after", ""))
+	m.check(m.tree)
 }

@@ -3,6 +3,8 @@ package dataset
 import (
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/laminafs/lamina/blockpool"
 )
 
@@ -53,6 +55,12 @@ func (r *reclaimer) stop() {
 	r.settle()
 }
 
+func (r *reclaimer) ends() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stopped
+}
+
 func (r *reclaimer) run() {
 	for {
 		r.mu.Lock()
@@ -92,19 +100,22 @@ func (v *view) reclaimSome(objects []uint64) (int, error) {
 			err = v.dropRecords(object)
 			n = 0
 		}
-		if err != nil {
-			if done > 0 {
-				break // its turn comes, with its error
-			}
-			return 1, err
-		}
 		if done > 0 && records+n > maxDrop {
 			break
 		}
-		records += n
-		if err := s.reclaim(object); err != nil {
-			return done + 1, err
+		one := v.step()
+		if err == nil {
+			err = one.reclaim(object)
 		}
+		if err != nil && done > 0 {
+			break // its turn comes, with its error
+		}
+		if err != nil {
+			return 1, err
+		}
+		s.Items, s.Zeros = append(s.Items, one.Items...), append(s.Zeros, one.Zeros...)
+		s.deaths += one.deaths
+		records += n
 		done++
 	}
 	if s.Empty() {
@@ -142,6 +153,9 @@ func (v *view) dropRecords(object uint64) error {
 		a, b, err := v.tree.NextRecords(object, first)
 		if err != nil || b <= a {
 			return err
+		}
+		if v.reclaim.ends() {
+			return unix.EINTR
 		}
 		b = min(b, a+maxDrop)
 		s := v.step()

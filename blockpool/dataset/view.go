@@ -191,6 +191,9 @@ func (v *view) freeFrom(object uint64) (uint64, error) {
 		}
 		return object > taken, nil
 	})
+	for err == nil && v.fs.nodes.get(v.numberOf(object)) != nil {
+		object++
+	}
 	return object, err
 }
 
