@@ -19,6 +19,7 @@ func newInspect() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newInspectWhich(), newInspectBlame(), newInspectLog(), newInspectTree(), newInspectFind(),
-		newInspectCat(), newInspectStat(), newInspectDiff(), newInspectWaste())
+		newInspectCat(), newInspectStat(), newInspectDiff(), newInspectWaste(),
+		newInspectReport(), newInspectCheck(), newInspectConvert())
 	return cmd
 }

@@ -85,7 +85,7 @@ func runDiff(cmd *cobra.Command, f *diffFlags, a, b string) (differ bool, err er
 	if f.tar != "" {
 		file, w := stdout, (*inspect.TarWriter)(nil)
 		if f.tar != "-" {
-			target, err := os.Create(f.tar)
+			target, err := createFile(f.tar)
 			if err != nil {
 				return false, err
 			}

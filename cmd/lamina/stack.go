@@ -164,3 +164,9 @@ func shortDigest(name string) string {
 
 // shownPath is the path of an entry for people.
 func shownPath(path string) string { return safename.Terminal("/" + path) }
+
+// createFile makes or empties a file that the user has named. Who has opened a
+// layer has no umask any more, so the mode is the one that files mostly have.
+func createFile(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+}
