@@ -26,7 +26,7 @@ func (b *bench) work(steps int, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 11))
 	names := func(snapshots bool) (list []string) {
 		for _, i := range b.Volumes() {
-			if strings.Contains(i.Name, "@") == snapshots {
+			if strings.Contains(i.Name, "@") == snapshots && !i.IsDataset() {
 				list = append(list, i.Name)
 			}
 		}

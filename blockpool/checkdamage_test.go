@@ -1,6 +1,7 @@
 package blockpool
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
 	"os"
@@ -142,12 +143,34 @@ func (s *vandalStore) Release(btree.NodeID) error              { return nil }
 func (s *vandalStore) Edit(btree.NodeID) (*btree.Node, error)  { return s.n, nil }
 func (s *vandalStore) Add(n *btree.Node) (btree.NodeID, error) { panic("the leaf was split") }
 
+// lastLeaf returns the last leaf of a volume.
+func (v *vandal) lastLeaf(name string) (btree.NodeID, *btree.Node) {
+	id := v.entry(name).root
+	for {
+		n := v.node(id)
+		if n.Level() == 0 {
+			return id, n
+		}
+		id = n.Child(n.Len() - 1)
+	}
+}
+
 // put gives a key of a volume's first leaf a value.
 func (v *vandal) put(name string, key, value []byte) {
 	id, n := v.leaf(name)
+	v.putIn(id, n, key, value)
+}
+
+// putLast gives a key of a volume's last leaf a value.
+func (v *vandal) putLast(name string, key, value []byte) {
+	id, n := v.lastLeaf(name)
+	v.putIn(id, n, key, value)
+}
+
+func (v *vandal) putIn(id btree.NodeID, n *btree.Node, key, value []byte) {
 	room := n.Len() - 2
-	if len(key) != 8 { // the others share no prefix with it
-		room = 20
+	if len(key) != 8 || key[0] > 0 { // the others share no prefix with it
+		room = min(room, 20)
 	}
 	n = btree.Prune(n, func(i int) bool { return i < room })
 	s := &vandalStore{id, n.Clone()}
@@ -183,9 +206,71 @@ func release(m *spacemap.Map, unit, n uint64) error {
 	return err
 }
 
+// setRecordOf changes the first record of a dataset for which which says yes.
+func (v *vandal) setRecordOf(name string, which func(format.Record) bool, change func(r *format.Record)) {
+	id, n := v.leaf(name)
+	for i := range n.Len() {
+		rec, err := format.ParseRecord(n.Value(i))
+		v.must(err)
+		if which(rec) {
+			change(&rec)
+			s := &vandalStore{id, btree.Prune(n, func(j int) bool { return j < n.Len()-2 || j == i })}
+			_, err := btree.Open(s, btree.NoItems{}, id).Put(n.AppendKey(nil, i), format.AppendRecord(nil, rec))
+			v.must(err)
+			v.batch.Put(meta.Nodes, key64(uint64(id)), s.n.Bytes())
+			return
+		}
+	}
+	v.Fatalf("%s has no such record in its first leaf", name)
+}
+
+func isPacked(r format.Record) bool { return r.Codec != format.Plain }
+
+// repack stores something else where a packed record is, with a right checksum.
+func (v *vandal) repack(r *format.Record, b []byte) {
+	for _, c := range v.chunks() {
+		if r.Addr >= c.Base && r.Addr < c.Base+format.Addr(c.Sectors) {
+			for _, col := range c.Columns {
+				v.device(int(col.Device)-1).Poke(col.Start+int64(r.Addr-c.Base)*format.SectorSize, b)
+			}
+		}
+	}
+	r.Size, r.Sum = uint32(len(b)), format.Sum(b)
+}
+
+// vandalSet makes a dataset called set with items, of which 60 are counted, and
+// records that are whole, short and packed, a snapshot set@snap that has most of them
+// too, and a clone.
+func (b *bench) vandalSet() *treeModel {
+	b.must(b.CreateDataset(ctx, "set", DatasetOptions{RecordSize: 16 << 10, Compression: CompressionLZ4}))
+	set, m := b.tree("set"), newTreeModel()
+	defer set.Close()
+	apply := func(batch *Batch) {
+		b.must(set.Apply(ctx, batch))
+		m.apply(batch)
+	}
+	text := bytes.Repeat([]byte("what packs well "), 6000)
+	batch := &Batch{}
+	for n := range uint64(60) {
+		batch.Put(itemKey(n), fill(int(n*7), n))
+		batch.Put(append([]byte{0x90}, itemKey(n)...), fill(100, n+1))
+		batch.Write(n+1, 0, text[:1000*(n%40+1)])
+		batch.Write(n+1, 100<<10, fill(5000, n))
+	}
+	batch.Write(100, 0, fill(512<<10, 3))
+	apply(batch)
+	b.must(b.Snapshot(ctx, "set", "set@snap"))
+	b.must(b.Clone(ctx, "set@snap", "clone"))
+	batch = &Batch{}
+	batch.Put(itemKey(7), []byte("later"))
+	batch.Write(3, 5, []byte("later"))
+	apply(batch)
+	return m
+}
+
 // vandalized is the pool that damage is planted in: mirrors, a volume of several
-// leaves called vol with a snapshot vol@snap that shares most of it, and one called
-// other.
+// leaves called vol with a snapshot vol@snap that shares most of it, one called
+// other, and the dataset of vandalSet.
 func vandalized(t *testing.T) *bench {
 	b := newBench(t, Config{DataProfile: Mirror, MetadataProfile: Mirror}, 2, 64<<20)
 	b.must(b.CreateVolume(ctx, "vol", 4<<20, VolumeOptions{RecordSize: 4 << 10}))
@@ -203,6 +288,7 @@ func vandalized(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	v.Close()
+	b.vandalSet()
 	b.must(b.Close())
 	return b
 }
@@ -341,6 +427,46 @@ var damages = []planted{
 		also: func(f Finding) bool { return f.Volume == "other" && f.Record != nil && *f.Record == 0 }},
 	{name: "a record of another size", kind: FindRecord, meta: func(v *vandal) { v.setRecord("other", func(r *format.Record) { r.Size = 8 << 10 }) }},
 	{name: "a packed record", kind: FindRecord, meta: func(v *vandal) { v.setRecord("other", func(r *format.Record) { r.Codec = format.Zstd }) }},
+	{name: "an item in a volume", kind: FindRecord, meta: func(v *vandal) { v.putLast("other", []byte{0x90, 1, 2}, []byte("item")) },
+		also: func(f Finding) bool { return f.Volume == "other" }},
+	{name: "an item that could be a record in a volume", kind: FindRecordBeyond, meta: func(v *vandal) {
+		rec := v.record("other")
+		v.putLast("other", []byte{0x90, 1, 2, 3, 4, 5, 6, 7}, format.AppendRecord(nil, rec))
+	}, also: func(f Finding) bool { return f.Volume == "other" }},
+	{name: "a record longer than the dataset's", kind: FindRecord, meta: func(v *vandal) {
+		v.setRecordOf("set", isPacked, func(r *format.Record) { r.Size = 32 << 10 })
+	}, also: func(f Finding) bool { return f.Volume == "set" && f.Record != nil && *f.Record>>objectShift > 0 }},
+	{name: "a packed record of a codec that is none", kind: FindRecord, meta: func(v *vandal) {
+		v.setRecordOf("set", isPacked, func(r *format.Record) { r.Codec = 99 })
+	}},
+	{name: "a packed record that does not unpack", kind: FindDataPacked, meta: func(v *vandal) {
+		v.setRecordOf("set", isPacked, func(r *format.Record) { v.repack(r, fill(3000, 5)) })
+	}, also: func(f Finding) bool { return f.Volume == "set" && f.Record != nil && f.Address != 0 }},
+	{name: "a packed record that unpacks to more than a record", kind: FindDataPacked, meta: func(v *vandal) {
+		v.setRecordOf("set", isPacked, func(r *format.Record) {
+			v.repack(r, CompressionLZ4.pack(make([]byte, 32<<10)))
+		})
+	}, also: func(f Finding) bool { return f.Volume == "set" }},
+	{name: "a node of a dataset in a volume's tree", kind: FindRecord, meta: func(v *vandal) {
+		v.setEntry("other", func(e *entry) { e.root = v.entry("set").root })
+	}},
+	{name: "objects counted wrong", kind: FindObjects, class: ClassLeaks, meta: func(v *vandal) { v.setEntry("set", func(e *entry) { e.objects += 3 }) },
+		also: func(f Finding) bool { return f.Volume == "set" }},
+	{name: "a dataset's bytes counted wrong", kind: FindReferenced, class: ClassLeaks, meta: func(v *vandal) { v.setEntry("set@snap", func(e *entry) { e.referenced = 1 }) },
+		also: func(f Finding) bool { return f.Volume == "set@snap" }},
+	{name: "a dataset charged wrong", kind: FindUsed, class: ClassLeaks, meta: func(v *vandal) { v.setEntry("set", func(e *entry) { e.used += 4096 }) },
+		also: func(f Finding) bool { return f.Volume == "set" }},
+	{name: "a node of a dataset", kind: FindNode, meta: func(v *vandal) {
+		id, _ := v.leaf("set")
+		v.batch.Put(meta.Nodes, key64(uint64(id)), []byte("no node at all"))
+	}, also: func(f Finding) bool { return f.Volume == "set" }},
+	{name: "a node of items", kind: FindNode, meta: func(v *vandal) {
+		id, _ := v.lastLeaf("set")
+		v.batch.Delete(meta.Nodes, key64(uint64(id)))
+	}, also: func(f Finding) bool { return f.Volume == "set" }},
+	{name: "the entry of a dataset", kind: FindVolumeEntry, meta: func(v *vandal) {
+		v.batch.Put(meta.Volumes, key64(v.entry("set").id), []byte{1, 2, 3})
+	}},
 	{name: "a key that is none", kind: FindRecord, meta: func(v *vandal) { v.put("other", []byte{0, 0}, format.AppendRecord(nil, v.record("other"))) }},
 	{name: "a record beyond the end", kind: FindRecordBeyond, meta: func(v *vandal) { v.setEntry("other", func(e *entry) { e.size = 512 << 10 }) },
 		also: func(f Finding) bool { return f.Volume == "other" && *f.Record == 255 }},

@@ -44,6 +44,7 @@ func (c *checker) readRecord(x *raid.Chunk, rec format.Record, f Finding) {
 		}
 		array, x = c.online.array, &now.Chunk
 	}
+	defer c.unpackRecord(array, x, rec, f)
 	result, err := array.Scrub(x, rec.Addr, int(rec.Size), fits(rec))
 	c.r.BytesRead += stored(rec)
 	heals := c.heals.take()
@@ -67,6 +68,26 @@ func (c *checker) readRecord(x *raid.Chunk, rec format.Record, f Finding) {
 			f.Device, f.Text = c.path(id), fmt.Sprintf("%d bytes of this copy were wrong, %d of them are mended", t.Mended+t.Unrecoverable, t.Mended)
 			c.r.add(f)
 		}
+	}
+}
+
+// unpackRecord looks whether what a packed record has can be unpacked: a checksum
+// says only that it is what was written.
+func (c *checker) unpackRecord(array *raid.Array, x *raid.Chunk, rec format.Record, f Finding) {
+	if rec.Codec == format.Plain {
+		return
+	}
+	packed := make([]byte, rec.Size)
+	if array.Read(x, rec.Addr, packed, fits(rec)) != nil {
+		return // that was found already
+	}
+	size := int64(format.MaxRecordSize)
+	if c.walking != nil {
+		size = c.walking.recordSize
+	}
+	if _, err := unpacked(rec.Codec, packed, size); err != nil {
+		f.Kind, f.Text = FindDataPacked, fmt.Sprintf("it fits its checksum, and %v", err)
+		c.r.add(f)
 	}
 }
 

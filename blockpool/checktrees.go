@@ -155,7 +155,7 @@ func (c *checker) checkReach(e *entry) {
 	if !cur.Last() {
 		return // an error was reported with the tree
 	}
-	if n, err := parseKey64(cur.Key()); err == nil && n >= e.records() && !isItem(cur.Key()) {
+	if n, err := parseKey64(cur.Key()); err == nil && n >= e.records() && e.content == contentBytes {
 		c.r.add(Finding{Kind: FindRecordBeyond, Volume: e.name, Record: number(n), Text: fmt.Sprintf("the volume ends with record %d", int64(e.records())-1)})
 	}
 }

@@ -138,11 +138,29 @@ var zstdDecoder = sync.OnceValue(func() *zstd.Decoder {
 	return d
 })
 
+// unpacked returns what a packed record has; more than size bytes are damage.
+func unpacked(codec format.Codec, packed []byte, size int64) ([]byte, error) {
+	b := make([]byte, size)
+	n, err := unpackInto(codec, packed, b)
+	if err != nil {
+		return nil, err
+	}
+	return b[:n], nil
+}
+
 // decode unpacks a record into b, which is as long as the dataset's records are. What
 // it lacks is zeros, and more than that is damage.
 func decode(codec format.Codec, packed, b []byte) error {
-	var n int
-	var err error
+	n, err := unpackInto(codec, packed, b)
+	if err != nil {
+		return err
+	}
+	clear(b[n:])
+	return nil
+}
+
+// unpackInto unpacks a record into b and returns how many bytes it has.
+func unpackInto(codec format.Codec, packed, b []byte) (n int, err error) {
 	switch codec {
 	case format.LZ4:
 		n, err = lz4.UncompressBlock(packed, b)
@@ -150,14 +168,13 @@ func decode(codec format.Codec, packed, b []byte) error {
 		var out []byte
 		out, err = zstdDecoder().DecodeAll(packed, b[:0:len(b)])
 		if n = len(out); n > len(b) {
-			return damagedf("it unpacks to %d bytes, more than %d", n, len(b))
+			return 0, damagedf("it unpacks to %d bytes, more than %d", n, len(b))
 		}
 	default:
-		return damagedf("codec %d", codec)
+		return 0, damagedf("codec %d", codec)
 	}
 	if err != nil {
-		return damagedf("%v: unpack: %v", codec, err)
+		return 0, damagedf("codec %d: unpack: %v", codec, err)
 	}
-	clear(b[n:])
-	return nil
+	return n, nil
 }

@@ -39,7 +39,9 @@ func (b *bench) contents() map[string][]byte {
 	b.Helper()
 	all := map[string][]byte{}
 	for _, i := range b.Volumes() {
-		all[i.Name] = b.content(i.Name)
+		if !i.IsDataset() {
+			all[i.Name] = b.content(i.Name)
+		}
 	}
 	return all
 }

@@ -30,7 +30,7 @@ const (
 type RepairOptions struct {
 	Source        RepairSource // "" takes the one by which least is lost
 	Force         bool         // go back to a state that devices know to be old
-	Data          bool         // read every record; one that fits no checksum becomes a hole
+	Data          bool         // read every record; one that fits no checksum, or does not unpack, becomes a hole
 	Storage       Storage      // nil: files and block devices
 	SearchDevices []string     // where to look for devices that are not where they were
 }
@@ -58,7 +58,7 @@ type RepairPlan struct {
 // A Recovered is a volume as it would be.
 type Recovered struct {
 	Name       string `json:"name"`
-	Kind       string `json:"kind"`
+	Kind       string `json:"kind"`       // volume, dataset or snapshot
 	Referenced int64  `json:"referenced"` // bytes
 	Lost       bool   `json:"lost_found"` // no entry of the catalogue named it
 }
@@ -327,7 +327,7 @@ func (p *RepairPlan) describe(s *salvager) {
 	}
 	step("leave out nodes and records that mean nothing, and count everything anew")
 	for _, e := range s.entries {
-		v := Recovered{Name: e.name, Kind: e.kind.String(), Referenced: e.referenced, Lost: strings.HasPrefix(e.name, lostFound+"/")}
+		v := Recovered{Name: e.name, Kind: e.word(), Referenced: e.referenced, Lost: strings.HasPrefix(e.name, lostFound+"/")}
 		p.Volumes = append(p.Volumes, v)
 	}
 	step("write new metadata to %s.repair, and check it", p.paths[0])
@@ -456,6 +456,9 @@ func (s *salvager) writeNode(b *rebuilder, id btree.NodeID, written bitSet) erro
 				return err
 			}
 			continue
+		}
+		if isItem(n.AppendKey(nil, i)) {
+			return nil // so are all behind it
 		}
 		rec, err := format.ParseRecord(n.Value(i))
 		if err != nil {

@@ -90,7 +90,7 @@ func TestRepairOfEveryPlantedDamage(t *testing.T) {
 		t.Run(d.name, func(t *testing.T) {
 			b := vandalized(t)
 			b.open()
-			want := b.contents()
+			want, sets := b.contents(), b.datasets()
 			b.must(b.Close())
 			if d.meta != nil {
 				b.vandalize(d.meta)
@@ -122,6 +122,15 @@ func TestRepairOfEveryPlantedDamage(t *testing.T) {
 				}
 				if n := b.holes(name, content, nil); n > 0 && len(p.Losses) == 0 {
 					t.Errorf("%s has %d holes, and nobody said so\n%s", name, n, text.String())
+				}
+			}
+			for name, set := range sets {
+				if _, err := b.Volume(name); err != nil {
+					if name == "clone" || len(p.Losses) == 0 {
+						t.Errorf("%s is gone\n%s", name, text.String())
+					}
+				} else if n := b.missing(name, set); n > 0 && len(p.Losses) == 0 {
+					t.Errorf("%s lacks %d records and items, and nobody said so\n%s", name, n, text.String())
 				}
 			}
 			b.work(12, 3)

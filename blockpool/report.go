@@ -77,6 +77,7 @@ const (
 	FindObjects         FindingKind = "objects"        // the objects of a dataset are counted wrong
 	FindDataCopy        FindingKind = "data-copy"      // a copy of a record is wrong, another is right
 	FindDataLost        FindingKind = "data-lost"      // no copy of a record fits its checksum
+	FindDataPacked      FindingKind = "data-packed"    // a packed record fits its checksum and cannot be unpacked
 	FindMetadataMissing FindingKind = "metadata-lost"  // no replica of the metadata can be used
 )
 
@@ -146,6 +147,7 @@ var kinds = map[FindingKind]kindInfo{
 	FindObjects:         {Leak, byAccounts},
 	FindDataCopy:        {Degraded, byScrub},
 	FindDataLost:        {Damage, byRestore},
+	FindDataPacked:      {Damage, byRestore},
 }
 
 // A Finding is one thing that is wrong, and where. Fields that do not apply are

@@ -40,8 +40,9 @@ type salvager struct {
 	gathering bool   // conflicts are being looked for
 	used      map[uint64]int64
 	latest    uint64 // transaction group that anything says it is of
-	unit      int64  // size of the records of the tree that is walked
+	walking   *entry // whose tree is walked
 
+	hurt        map[uint64]bool // datasets of whose trees nodes are lost
 	losses      []string
 	notes       []string // what may be lost, and cannot be known
 	lostNodes   int
@@ -51,10 +52,15 @@ type salvager struct {
 
 // salvaged is what became of a node.
 type salvaged struct {
-	gone  bool
-	node  *btree.Node // instead of the one that is stored; nil: that one
-	level int
-	items uint64 // below it
+	gone         bool
+	node         *btree.Node // instead of the one that is stored; nil: that one
+	level        int
+	btree.Totals // of what is below it
+
+	// What a tree holds says what its records may be, so a node is for trees of one
+	// kind.
+	content content
+	unit    int64
 }
 
 func (s *salvager) lose(format string, args ...any) {
@@ -235,8 +241,8 @@ func (s *salvager) readEntries() {
 	guids := map[GUID]bool{}
 	for _, e := range s.entries {
 		if names[e.name] || (&checker{}).wrongName(e) != nil {
-			s.losses = append(s.losses, fmt.Sprintf("the name %q of volume %d", e.name, e.id))
-			e.name, e.kind = fmt.Sprintf("%s/volume-%d", lostFound, e.id), KindVolume
+			s.losses = append(s.losses, fmt.Sprintf("the name %q of %s %d", e.name, e.noun(), e.id))
+			e.name, e.kind = fmt.Sprintf("%s/%s-%d", lostFound, e.noun(), e.id), KindVolume
 		}
 		if guids[e.guid] {
 			e.guid = newGUID()
@@ -265,40 +271,77 @@ func (s *salvager) walk() error {
 	s.conflicts = bitSet{}
 	for _, s.gathering = range []bool{true, false} {
 		s.memo, s.sectors, s.used = map[btree.NodeID]*salvaged{}, newRecount(), map[uint64]int64{}
-		s.lostNodes, s.lostRecords = 0, 0
+		s.lostNodes, s.lostRecords, s.hurt = 0, 0, map[uint64]bool{}
 		for _, e := range s.entries {
 			if s.ctx.Err() != nil {
 				return context.Cause(s.ctx)
 			}
-			s.unit = e.recordSize
-			nodes, records := s.lostNodes, s.lostRecords
-			root, items := s.tree(e.root)
-			if !s.gathering {
-				if n, r := s.lostNodes-nodes, s.lostRecords-records; n+r > 0 {
-					s.lose("volume %s: %d nodes with what is below them, and %d records", e.name, n, r)
-				}
-				if n := int64(items) * e.recordSize; n < e.referenced && s.lostNodes+s.lostRecords == nodes+records {
-					s.notes = append(s.notes, fmt.Sprintf("volume %s: perhaps %d bytes, which its entry counts and its tree has not", e.name, e.referenced-n))
-				}
-				e.root, e.referenced = root, int64(items)*e.recordSize
-				e.size = max(e.size, e.recordSize)
-				if last, ok := s.last(root); ok && last >= e.records() {
-					e.size = int64(last+1) * e.recordSize
-				}
-			}
+			s.keepEntry(e)
 		}
 	}
 	return nil
 }
 
+// keepEntry keeps what is right of an entry's tree, and sets right what the entry
+// says of it.
+func (s *salvager) keepEntry(e *entry) {
+	nodes, records := s.lostNodes, s.lostRecords
+	s.walking = e
+	root, below := s.tree(e.root)
+	if s.lostNodes > nodes && e.holdsFiles() {
+		s.hurt[e.writer()] = true
+	}
+	if s.gathering {
+		return
+	}
+	if n, r := s.lostNodes-nodes, s.lostRecords-records; n+r > 0 {
+		s.lose("%s %s: %d nodes with what is below them, and %d records or items", e.noun(), e.name, n, r)
+	} else if below.Bytes < e.referenced {
+		s.notes = append(s.notes, fmt.Sprintf("%s %s: perhaps %d bytes, which its entry counts and its tree has not", e.noun(), e.name, e.referenced-below.Bytes))
+	}
+	e.root, e.referenced, e.objects = root, below.Bytes, below.Counted
+	if e.holdsFiles() {
+		return
+	}
+	e.size = max(e.size, e.recordSize)
+	if last, err := parseKey64(s.last(root)); err == nil && last >= e.records() {
+		e.size = int64(last+1) * e.recordSize
+	}
+}
+
+// writer returns the id of the volume or dataset that has written what an entry
+// names: a snapshot writes nothing.
+func (e *entry) writer() uint64 {
+	if e.kind == KindSnapshot {
+		return e.origin
+	}
+	return e.id
+}
+
+// word says what an entry is.
+func (e *entry) word() string {
+	if e.kind == KindSnapshot {
+		return e.kind.String()
+	}
+	return e.noun()
+}
+
+// noun says what an entry is, or is a snapshot of.
+func (e *entry) noun() string {
+	if e.holdsFiles() {
+		return "dataset"
+	}
+	return "volume"
+}
+
 // tree keeps what is right of a tree, and returns its root.
-func (s *salvager) tree(root btree.NodeID) (btree.NodeID, uint64) {
+func (s *salvager) tree(root btree.NodeID) (btree.NodeID, btree.Totals) {
 	if root == 0 {
-		return 0, 0
+		return 0, btree.Totals{}
 	}
 	m := s.fix(root, -1, nil, nil)
 	if m.gone {
-		return 0, 0
+		return 0, btree.Totals{}
 	}
 	for m.level > 0 { // a root of one child is not needed
 		n := s.load(root)
@@ -308,7 +351,7 @@ func (s *salvager) tree(root btree.NodeID) (btree.NodeID, uint64) {
 		root = n.Child(0)
 		m = s.memo[root]
 	}
-	return root, m.items
+	return root, m.Totals
 }
 
 // load returns a node as it is kept, nil if it is not.
@@ -331,13 +374,13 @@ func (s *salvager) load(id btree.NodeID) *btree.Node {
 // low up to and without high, where those are not nil.
 func (s *salvager) fix(id btree.NodeID, level int, low, high []byte) *salvaged {
 	if m := s.memo[id]; m != nil {
-		if level >= 0 && !m.gone && m.level != level {
+		if !m.gone && (level >= 0 && m.level != level || m.content != s.walking.content || m.unit != s.walking.recordSize) {
 			s.lostNodes++
 			return &salvaged{gone: true}
 		}
 		return m
 	}
-	m := &salvaged{gone: true}
+	m := &salvaged{gone: true, content: s.walking.content, unit: s.walking.recordSize}
 	s.memo[id] = m
 	n, err := loadNode(s.src, id)
 	if err != nil || level >= 0 && n.Level() != level || n.Birth() > s.txg+mostAhead || s.ctx.Err() != nil {
@@ -351,8 +394,9 @@ func (s *salvager) fix(id btree.NodeID, level int, low, high []byte) *salvaged {
 	kept := 0
 	for i := range n.Len() {
 		if m.level == 0 {
-			if keep[i] = s.keepItem(n.AppendKey(nil, i), n.Value(i), low, high); keep[i] {
-				m.items++
+			var one btree.Totals
+			if one, keep[i] = s.keepItem(n.AppendKey(nil, i), n.Value(i), low, high); keep[i] {
+				m.Add(one)
 			}
 		} else {
 			from, to := low, high
@@ -364,7 +408,7 @@ func (s *salvager) fix(id btree.NodeID, level int, low, high []byte) *salvaged {
 			}
 			c := s.fix(n.Child(i), m.level-1, from, to)
 			keep[i] = !c.gone
-			m.items += c.items
+			m.Add(c.Totals)
 		}
 		if keep[i] {
 			kept++
@@ -377,13 +421,34 @@ func (s *salvager) fix(id btree.NodeID, level int, low, high []byte) *salvaged {
 	return m
 }
 
-// keepItem tells whether a record is to be kept, and counts it.
-func (s *salvager) keepItem(key, value, low, high []byte) bool {
-	rec, ok := s.sound(key, value, low, high)
-	if !ok {
+// keepItem tells whether a record or item is to be kept, and what it adds to the
+// totals of a tree. A record is counted.
+func (s *salvager) keepItem(key, value, low, high []byte) (one btree.Totals, keep bool) {
+	if low != nil && bytes.Compare(key, low) < 0 || high != nil && bytes.Compare(key, high) >= 0 {
 		s.lostRecords++
-		return false
+		return one, false
 	}
+	one.Items = 1
+	if s.walking.holdsFiles() && isItem(key) {
+		if keep = len(key) <= MaxItemKey && len(value) <= MaxItemValue; !keep {
+			s.lostRecords++
+		} else if key[0] == ItemCounted {
+			one.Counted = 1
+		}
+		return one, keep
+	}
+	rec, ok := s.sound(key, value)
+	if !ok || !s.keepRecord(rec) {
+		s.lostRecords++
+		return one, false
+	}
+	one.Bytes = stored(rec)
+	return one, true
+}
+
+// keepRecord counts a reference to a record, unless another one has its sectors or
+// it cannot be read where that is asked for.
+func (s *salvager) keepRecord(rec format.Record) bool {
 	c := s.chunkOf(rec)
 	sectors := uint64(c.Need(int64(rec.Size)))
 	if s.gathering {
@@ -398,13 +463,13 @@ func (s *salvager) keepItem(key, value, low, high []byte) bool {
 	for i := range sectors {
 		doubtful = doubtful || s.conflicts.has(uint64(rec.Addr)+i)
 	}
-	if doubtful && s.array.Read(c, rec.Addr, make([]byte, rec.Size), fits(rec)) != nil {
-		s.lostRecords++
-		return false
+	if doubtful {
+		if _, err := s.contentOf(c, rec, s.walking.recordSize); err != nil {
+			return false
+		}
 	}
 	first, err := s.sectors.add(c, rec)
 	if err != nil {
-		s.lostRecords++
 		return false
 	}
 	if first {
@@ -415,15 +480,22 @@ func (s *salvager) keepItem(key, value, low, high []byte) bool {
 	return true
 }
 
-// sound returns the record of an item if it means something here.
-func (s *salvager) sound(key, value, low, high []byte) (format.Record, bool) {
+// contentOf reads a record and unpacks it, to at most size bytes.
+func (s *salvager) contentOf(c *raid.Chunk, rec format.Record, size int64) ([]byte, error) {
+	b := make([]byte, rec.Size)
+	if err := s.array.Read(c, rec.Addr, b, fits(rec)); err != nil || rec.Codec == format.Plain {
+		return b, err
+	}
+	return unpacked(rec.Codec, b, size)
+}
+
+// sound returns the record of a key if it means something here.
+func (s *salvager) sound(key, value []byte) (format.Record, bool) {
 	rec, err := format.ParseRecord(value)
 	switch {
-	case err != nil || len(key) != 8 || key[0] > 0x7f:
+	case err != nil || len(key) != 8 || isItem(key):
 		return rec, false
-	case low != nil && bytes.Compare(key, low) < 0 || high != nil && bytes.Compare(key, high) >= 0:
-		return rec, false
-	case rec.Codec != format.Plain || int64(rec.Size) != s.unit || rec.Birth > s.txg+mostAhead || rec.Owner > s.state.nextEntry+mostAhead:
+	case !s.walking.fits(rec) || rec.Birth > s.txg+mostAhead || rec.Owner > s.state.nextEntry+mostAhead:
 		return rec, false
 	}
 	return rec, s.chunkOf(rec) != nil
@@ -438,28 +510,22 @@ func (s *salvager) chunkOf(rec format.Record) *raid.Chunk {
 	return c
 }
 
-// last returns the number of the last record of a tree.
-func (s *salvager) last(root btree.NodeID) (uint64, bool) {
-	for n := s.load(root); n != nil; n = s.load(n.Child(n.Len() - 1)) {
-		if n.Level() == 0 {
-			last, err := parseKey64(n.AppendKey(nil, n.Len()-1))
-			return last, err == nil
-		}
-	}
-	return 0, false
-}
-
-// first returns the first record of a tree and its number.
-func (s *salvager) first(root btree.NodeID) (number uint64, rec format.Record, ok bool) {
+// first returns the first key of a tree, nil if it has none.
+func (s *salvager) first(root btree.NodeID) []byte {
 	for n := s.load(root); n != nil; n = s.load(n.Child(0)) {
 		if n.Level() == 0 {
-			number, err := parseKey64(n.AppendKey(nil, 0))
-			if err != nil {
-				return 0, rec, false
-			}
-			rec, err = format.ParseRecord(n.Value(0))
-			return number, rec, err == nil
+			return n.AppendKey(nil, 0)
 		}
 	}
-	return 0, rec, false
+	return nil
+}
+
+// last returns the last key of a tree, nil if it has none.
+func (s *salvager) last(root btree.NodeID) []byte {
+	for n := s.load(root); n != nil; n = s.load(n.Child(n.Len() - 1)) {
+		if n.Level() == 0 {
+			return n.AppendKey(nil, n.Len()-1)
+		}
+	}
+	return nil
 }

@@ -63,7 +63,8 @@ type Totals struct {
 	Counted uint64
 }
 
-func (t *Totals) add(o Totals) {
+// Add adds the totals of something else.
+func (t *Totals) Add(o Totals) {
 	t.Items += o.Items
 	t.Bytes += o.Bytes
 	t.Counted += o.Counted
@@ -152,14 +153,14 @@ func (c *Checker) node(id NodeID, n *Node, k *checked) {
 		k.low, k.top = n.AppendKey(nil, 0), n.AppendKey(nil, count-1)
 		var scratch [MaxKeySize]byte
 		for i := range count {
-			k.below.add(c.item(id, n.AppendKey(scratch[:0], i), n.Value(i)))
+			k.below.Add(c.item(id, n.AppendKey(scratch[:0], i), n.Value(i)))
 		}
 		k.below.Items = uint64(count)
 		return
 	}
 	for i := range count {
 		child := c.visit(n.Child(i), n.Level()-1, id)
-		k.below.add(child.below)
+		k.below.Add(child.below)
 		if child.low == nil {
 			continue
 		}
