@@ -61,7 +61,10 @@ func (d *dumper) put(word string, attrs []attr) {
 }
 
 func (d *dumper) dump(guid GUID, txg uint64) error {
-	version := uint64(dumpVersion)
+	version, err := d.version()
+	if err != nil {
+		return err
+	}
 	d.put("lamina-dump", []attr{num("version", &version)})
 	d.put("pool", poolAttrs(&dumpPool{guid, txg}))
 	for _, part := range []func() error{d.config, d.devices, d.chunks, d.rest, d.volumes, d.dead} {
@@ -78,6 +81,19 @@ func (d *dumper) dump(guid GUID, txg uint64) error {
 		return d.err
 	}
 	return d.w.Flush()
+}
+
+// version returns the lowest version that has what the pool has, so that a lamina
+// that knows of no datasets can restore a pool that has none.
+func (d *dumper) version() (uint64, error) {
+	version := uint64(1)
+	err := scanEntries(d.src, func(e *entry) error {
+		if e.holdsFiles() || e.props != nil {
+			version = dumpVersion
+		}
+		return nil
+	})
+	return version, err
 }
 
 func (d *dumper) config() error {
@@ -205,7 +221,7 @@ func (d *dumper) tree(id btree.NodeID) error {
 	head := dumpNode{id, n.Level(), n.Len(), n.Birth()}
 	if n.Level() == 0 {
 		d.put("leaf", nodeAttrs(&head))
-		return d.records(n)
+		return d.items(n)
 	}
 	for i := range n.Len() {
 		if err := d.tree(n.Child(i)); err != nil {
@@ -219,9 +235,14 @@ func (d *dumper) tree(id btree.NodeID) error {
 	return d.err
 }
 
-func (d *dumper) records(n *btree.Node) error {
+func (d *dumper) items(n *btree.Node) error {
 	for i := range n.Len() {
-		number, err := parseKey64(n.AppendKey(nil, i))
+		key := n.AppendKey(nil, i)
+		if isItem(key) {
+			d.put("item", itemAttrs(&dumpItem{key: key, value: n.Value(i)}))
+			continue
+		}
+		number, err := parseKey64(key)
 		if err != nil {
 			return err
 		}

@@ -224,6 +224,7 @@ func TestLinesOfADumpReadBack(t *testing.T) {
 	e := entry{
 		id: 1, guid: newGUID(), name: "a/b@c d\"é", kind: KindSnapshot, origin: 3, root: 4, size: 5, recordSize: 6, referenced: 7,
 		created: now, createdTxg: 8, writtenTxg: 9, quota: 10, refquota: 11, reservation: 12, used: 13, receiving: []byte{1, 2},
+		content: contentObjects, objects: 14, compression: CompressionZstd, props: local{},
 	}
 	d := deviceState{id: 1, guid: newGUID(), path: "/a b\n=\"", size: 2, away: 3, added: now, leaving: true, heirOf: 4}
 	c := raid.Chunk{ID: 1, Base: 2, Sectors: 3, Class: 2, Profile: RaidZ2, Columns: []raid.Column{{Device: 1, Start: 4096}, {Device: 2, Start: 0, Shadow: &raid.Place{Device: 3, Start: 5}}}}
@@ -315,11 +316,16 @@ func TestADumpOfVersion1IsUnderstood(t *testing.T) {
 }
 
 func FuzzRestore(f *testing.F) {
+	sets, err := os.ReadFile("testdata/dump-v2.txt")
+	if err != nil {
+		f.Fatal(err)
+	}
 	golden, err := os.ReadFile("testdata/dump-v1.txt")
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(string(golden))
+	f.Add(string(sets))
 	f.Add("lamina-dump version=1\npool guid=00000000000000000000000000000001 txg=1\nchunk id=1 columns=1:2>3:4\nend lines=3 sum=0")
 	f.Add("lamina-dump version=1\npool txg=1\nvolume id=1\nleaf id=1 items=1\nrecord n=1 at=1024 size=4096\n")
 	for i := strings.Index(string(golden), "\nleaf"); i > 0 && i < len(golden); i += 5000 {

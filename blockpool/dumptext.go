@@ -22,6 +22,7 @@ import (
 //	record n=… at=… size=… sum=…        with n lines for its items
 //	shared n=… at=… size=… sum=…        the same of a record that comes again:
 //	again n=… at=…                      as the shared one at that address
+//	item key=… value=…                  an item of a dataset
 //	inner id=… level=… birth=… items=n
 //	child id=… key=…
 //	volume … root=…                     behind the nodes of its tree
@@ -30,8 +31,9 @@ import (
 //
 // A node that several trees have is there once. An attribute that is zero is left
 // out; one that the reader does not know is an error, so a new one is a new
-// version.
-const dumpVersion = 1
+// version. Version 2 has datasets and properties; a pool without them is dumped in
+// version 1.
+const dumpVersion = 2
 
 // maxDumpLine is how long a line of a dump may be, in bytes.
 const maxDumpLine = 4 << 20
@@ -204,6 +206,30 @@ func classAttr(key string, p *format.Class) attr {
 	})
 }
 
+// contentAttr is what a tree holds; of a volume there is none.
+func contentAttr(key string, p *content) attr {
+	return word(key, p, func(c content) string {
+		if c == contentObjects {
+			return "objects"
+		}
+		return ""
+	}, func(s string) (content, error) {
+		if s != "objects" {
+			return 0, ErrInvalid
+		}
+		return contentObjects, nil
+	})
+}
+
+func compressionAttr(key string, p *Compression) attr {
+	return word(key, p, func(c Compression) string {
+		if c == CompressionOff {
+			return ""
+		}
+		return c.String()
+	}, ParseCompression)
+}
+
 func kindAttr(key string, p *Kind) attr {
 	return word(key, p, Kind.String, func(s string) (Kind, error) {
 		for k := KindVolume; k <= KindSnapshot; k++ {
@@ -316,6 +342,7 @@ func entryAttrs(e *entry) []attr {
 		num("created-txg", &e.createdTxg), num("written-txg", &e.writtenTxg),
 		num("quota", &e.quota), num("refquota", &e.refquota), num("reservation", &e.reservation),
 		num("used", &e.used), bytesAttr("receiving", &e.receiving),
+		contentAttr("content", &e.content), num("objects", &e.objects), compressionAttr("compression", &e.compression),
 		localAttr("props", &e.props),
 	}
 }
@@ -325,7 +352,8 @@ type dumpItem struct {
 	n     uint64 // of a record
 	rec   format.Record
 	child btree.NodeID
-	key   []byte // of a child
+	key   []byte // of a child, or of an item of a dataset
+	value []byte // of an item
 }
 
 // recordAttrs begins with those of a record that was there before.
@@ -337,6 +365,10 @@ func recordAttrs(i *dumpItem) []attr {
 }
 
 func againAttrs(i *dumpItem) []attr { return recordAttrs(i)[:2] }
+
+func itemAttrs(i *dumpItem) []attr {
+	return []attr{bytesAttr("key", &i.key), bytesAttr("value", &i.value)}
+}
 
 func childAttrs(i *dumpItem) []attr { return []attr{num("id", &i.child), bytesAttr("key", &i.key)} }
 

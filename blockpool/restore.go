@@ -393,6 +393,14 @@ func (s *restorer) takeItem(word, rest string) error {
 			return err
 		}
 		ok = s.node.AppendChild(i.key, i.child)
+	case s.head.level == 0 && word == "item":
+		if err := parseAttrs(rest, itemAttrs(&i)); err != nil {
+			return err
+		}
+		if len(i.key) > MaxItemKey || !isItem(i.key) || len(i.value) > MaxItemValue {
+			return damagedf("item with a key of %d bytes and a value of %d", len(i.key), len(i.value))
+		}
+		ok = s.node.AppendItem(i.key, i.value)
 	case s.head.level == 0 && (word == "record" || word == "shared" || word == "again"):
 		rec, err := s.takeRecord(word, rest, &i)
 		if err != nil {

@@ -69,13 +69,16 @@ func (d *thinDumper) choose(names []string) error {
 		if v == nil {
 			return fmt.Errorf("%s: %w", name, ErrNotFound)
 		}
-		if e := v.entry.Load(); e.recordSize != thinBlock {
+		switch e := v.entry.Load(); {
+		case e.holdsFiles():
+			return invalidf("%s is a dataset: dm-thin has volumes, and no place for files", name)
+		case e.recordSize != thinBlock:
 			return invalidf("%s has records of %d bytes: dm-thin takes blocks of %d", name, e.recordSize, thinBlock)
 		}
 	}
 	var list []*entry
 	err := scanEntries(d.e.view, func(e *entry) error {
-		if e.recordSize == thinBlock && (len(names) == 0 || slices.Contains(names, e.name)) && e.receiving == nil {
+		if e.recordSize == thinBlock && !e.holdsFiles() && (len(names) == 0 || slices.Contains(names, e.name)) && e.receiving == nil {
 			list = append(list, e)
 		}
 		return nil

@@ -1,11 +1,22 @@
 package blockpool
 
 import (
+	"errors"
+	"fmt"
+	"io"
 	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/laminafs/lamina/blockpool/internal/format"
 	"github.com/laminafs/lamina/blockpool/internal/meta"
+	"github.com/laminafs/lamina/blockpool/vdev/memdev"
 )
 
 // A seenTree is what a dataset has: its items, and the sums of its records that are
@@ -158,5 +169,143 @@ func (v *vandal) loseEntries(names ...string) {
 func (v *vandal) loseRoots(names ...string) {
 	for _, name := range names {
 		v.batch.Delete(meta.Nodes, key64(uint64(v.entry(name).root)))
+	}
+}
+
+func TestADumpBringsDatasetsBack(t *testing.T) {
+	b := newBench(t, Config{}, 1, 64<<20)
+	b.must(b.CreateDataset(ctx, "set", DatasetOptions{RecordSize: 8 << 10, Compression: CompressionZstd, Quota: 40 << 20}))
+	b.changeTrees(120, 5)
+	want, dump := b.datasets(), b.dump()
+	infos := b.Volumes()
+	b.loseMetadata()
+	b.restore(b.dir, dump, RestoreOptions{})
+	for name, seen := range b.datasets() {
+		if !seen.equal(want[name]) {
+			t.Errorf("%s is not what it was", name)
+		}
+		delete(want, name)
+	}
+	if len(want) > 0 {
+		t.Errorf("%d datasets and snapshots are gone", len(want))
+	}
+	for i, info := range b.Volumes() {
+		if was := infos[i]; info.Objects != was.Objects || info.Compression != was.Compression || info.Referenced != was.Referenced || info.Used != was.Used || info.Quota != was.Quota {
+			t.Errorf("%+v, was %+v", info, was)
+		}
+	}
+	if again := b.dump(); trees(again) != trees(dump) {
+		t.Error("the trees are not the same")
+	}
+	b.changeTrees(30, 6)
+	b.clean(b.checked())
+}
+
+// changeTrees applies batches at random to datasets, takes snapshots and clones of
+// them and destroys some.
+func (b *bench) changeTrees(steps int, seed uint64) {
+	b.Helper()
+	rng := rand.New(rand.NewPCG(seed, 13))
+	for i := range steps {
+		var all, sets []string
+		for _, v := range b.Volumes() {
+			if v.IsDataset() && !v.Receiving {
+				all = append(all, v.Name)
+				if !strings.Contains(v.Name, "@") {
+					sets = append(sets, v.Name)
+				}
+			}
+		}
+		set, any := sets[rng.IntN(len(sets))], all[rng.IntN(len(all))]
+		switch op := rng.IntN(20); {
+		case op == 0 && len(all) < 9:
+			b.must(b.Snapshot(ctx, set, fmt.Sprintf("%s@%d-%d", set, seed, i)))
+		case op == 1 && len(all) < 9:
+			b.must(b.Clone(ctx, any, fmt.Sprintf("clone%d-%d", seed, i)))
+		case op == 2 && len(all) > 6 && any != "set":
+			b.must(b.Destroy(ctx, any))
+		case op == 3:
+			b.must(b.Sync(ctx))
+		default:
+			tree := b.tree(set)
+			b.must(tree.Apply(ctx, randomBatch(rng, tree.RecordSize())))
+			b.must(tree.Close())
+		}
+	}
+}
+
+// TestADumpOfVersion2IsUnderstood is TestADumpOfVersion1IsUnderstood with datasets.
+func TestADumpOfVersion2IsUnderstood(t *testing.T) {
+	const path = "testdata/dump-v2.txt"
+	if *update {
+		b := &bench{TB: t, journal: memdev.NewUnrecorded(), dir: t.TempDir()}
+		b.must(Create(CreateOptions{
+			Config: Config{Name: "golden"}, Storage: b.journal,
+			Metadata: []string{b.replica(0)}, Devices: []DeviceSpec{{Path: "/golden/disk", Size: 64 << 20}},
+		}))
+		b.opts = OpenOptions{Storage: b.journal, Tunables: Tunables{TxgInterval: time.Hour}}
+		b.open()
+		b.must(b.CreateDataset(ctx, "set", DatasetOptions{RecordSize: 8 << 10, Compression: CompressionLZ4}))
+		b.changeTrees(60, 2)
+		b.must(os.WriteFile(path, []byte(b.dump()), 0o644))
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden := string(text)
+	b := &bench{TB: t, journal: hostOf(t, golden), dir: tempDir(t)}
+	b.opts = OpenOptions{Storage: b.journal, Tunables: Tunables{TxgInterval: time.Hour}}
+	b.restore(b.dir, golden, RestoreOptions{Metadata: []string{b.replica(0)}, Force: true})
+	defer b.Abandon()
+	if again := b.dump(); trees(again) != trees(golden) {
+		t.Errorf("it was read as\n%s", again)
+	}
+	if i, err := b.Volume("set"); err != nil || !i.IsDataset() || i.Objects == 0 || i.Compression != "lz4" {
+		t.Errorf("%+v, %v", i, err)
+	}
+}
+
+func TestAnItemThatCannotBeIsRefusedInADump(t *testing.T) {
+	text, err := os.ReadFile("testdata/dump-v2.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string][2]string{
+		"the key of a record": {"item key=8", "item key=7"},
+		"no key":              {"item key=80", "item value=80"},
+		"an item in a volume": {" content=objects", ""},
+		"a codec":             {" codec=2", " codec=9"},
+	} {
+		bad := strings.Replace(string(text), change[0], change[1], 1)
+		if bad == string(text) {
+			t.Fatalf("%s: the dump has no %q", name, change[0])
+		}
+		lines := strings.SplitAfter(bad, "\n")
+		lines = lines[:len(lines)-2]
+		body := strings.Join(lines, "")
+		end := dumpEnd{uint64(len(lines)), xxhash.Sum64String(body)}
+		bad = string(appendLine([]byte(body), "end", endAttrs(&end)))
+		dir := tempDir(t)
+		err := Restore(ctx, dir, strings.NewReader(bad), RestoreOptions{Storage: hostOf(t, bad), Force: true, Metadata: []string{filepath.Join(dir, "meta.db")}})
+		if !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestThinToolsRefuseDatasetsByName(t *testing.T) {
+	b := newBench(t, Config{}, 1, 64<<20)
+	b.must(b.CreateDataset(ctx, "set", DatasetOptions{RecordSize: thinBlock}))
+	b.must(b.CreateVolume(ctx, "vol", 1<<20, VolumeOptions{RecordSize: thinBlock}))
+	b.changeTrees(10, 1)
+	b.must(b.Sync(ctx))
+	_, err := b.DumpThin(ctx, io.Discard, nil, "vol", "set")
+	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "set is a dataset") {
+		t.Errorf("%v", err)
+	}
+	devices, err := b.DumpThin(ctx, io.Discard, nil)
+	if err != nil || len(devices) != 1 || devices[0].Name != "vol" {
+		t.Errorf("%v, %v", devices, err)
 	}
 }
