@@ -38,12 +38,16 @@ func TestKilledServerLosesNothingAcknowledged(t *testing.T) {
 	began := time.Now()
 	for kill := range kills {
 		ended := make(chan error, len(writers))
+		connected := make(chan struct{}, len(writers))
 		for _, w := range writers {
-			go func() { ended <- w.work() }()
+			go func() { ended <- w.work(connected) }()
 		}
 		c, err := place.Connect(ctx, serveCommand(place))
 		if err != nil {
 			t.Fatal(err)
+		}
+		for range writers { // who came after the kill would start another server
+			<-connected
 		}
 		time.Sleep(time.Duration(20+rng.IntN(130)) * time.Millisecond)
 		if err := unix.Kill(c.Greeting.PID, unix.SIGKILL); err != nil {
@@ -115,8 +119,9 @@ func newWriter(t *testing.T, place poolserver.Place, name string, seed uint64) *
 }
 
 // work changes the volume until the server is gone.
-func (w *writer) work() error {
+func (w *writer) work(connected chan<- struct{}) error {
 	c, err := w.place.Connect(ctx, serveCommand(w.place))
+	connected <- struct{}{}
 	if err != nil {
 		return err
 	}
