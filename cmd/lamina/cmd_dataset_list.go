@@ -35,6 +35,7 @@ of a snapshot, what only it has. REFER is what it holds, shared or not.`,
 		Example: `  lamina dataset list
   lamina dataset list -r -t all -o name,used,creation tank/home
   lamina dataset list -Hp -t snapshot -s creation -o name tank/home`,
+		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			properties, err := parseProperties(columns)
 			if err != nil {
