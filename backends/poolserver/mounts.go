@@ -283,7 +283,7 @@ func (s *Server) offline(name string, do func() error) error {
 
 // mountedAs returns the options that keep a mount what it was against its properties.
 func mountedAs(options map[string]string) []string {
-	if options["read_only"] == "true" {
+	if options["read_only"] == "on" {
 		return []string{"ro"}
 	}
 	return nil

@@ -153,6 +153,11 @@ type SnapshotDatasets struct {
 
 // DatasetSnapshot makes snapshots, all of one moment or none, and returns their names.
 var DatasetSnapshot = Op[SnapshotDatasets, []string]{name: "dataset.snapshot", run: func(c *call, a SnapshotDatasets) ([]string, error) {
+	for _, name := range a.Names {
+		if err := c.server.datasets.Flush(name, a.Recursive); err != nil {
+			return nil, err
+		}
+	}
 	made, err := c.pool.SnapshotAll(c.ctx, a.Names, a.Recursive, a.Properties)
 	c.snapshotsChanged(made)
 	return made, err
@@ -177,6 +182,11 @@ type CloneDataset struct {
 
 // DatasetClone makes the dataset To of the dataset or snapshot From.
 var DatasetClone = Op[CloneDataset, Dataset]{name: "dataset.clone", run: func(c *call, a CloneDataset) (Dataset, error) {
+	if !strings.Contains(a.From, "@") {
+		if err := c.server.datasets.Flush(a.From, false); err != nil {
+			return Dataset{}, err
+		}
+	}
 	err := c.pool.CloneFilesystem(c.ctx, a.From, a.To, blockpool.FilesystemOptions{Properties: a.Properties, Parents: a.Parents})
 	if err != nil {
 		return Dataset{}, err

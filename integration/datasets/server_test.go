@@ -85,10 +85,8 @@ func serve(dir string) error {
 			return nil, m.Unmount(len(a) > 1)
 		},
 		"snapshot": func(a []string) (any, error) {
-			for _, m := range mounts.Of(a[0]) {
-				if err := m.Flush(); err != nil {
-					return nil, err
-				}
+			if err := mounts.Flush(a[0], false); err != nil {
+				return nil, err
 			}
 			err := pool.Snapshot(ctx, a[0], a[0]+"@"+a[1])
 			mounts.SnapshotsChanged(a[0])

@@ -23,7 +23,7 @@
 // Data is written through at once, unless writeback=1: then the order in which
 // changes reach the dataset is not that of the programs any more, what was not synced
 // is lost with this process, and a full quota shows at close(2) or fsync(2). See
-// [Mount.Flush] for what a snapshot needs then.
+// [Mounts.Flush] for what a snapshot needs then.
 //
 // # Invariants
 //

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"maps"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"github.com/laminafs/lamina/blockpool/dataset"
@@ -107,11 +106,14 @@ func (m *Mount) config(s *Mounts) fusefs.FilesystemConfig[*dataset.Node] {
 	}
 	cfg.Flags.ReadOnly = m.fs.ReadOnly()
 	if o.Timeout != nil {
-		timeout := time.Duration(*o.Timeout * float64(time.Second))
+		timeout := time.Duration(min(*o.Timeout, aDecade) * float64(time.Second))
 		cfg.Timeout = &timeout
 	}
 	return cfg
 }
+
+// aDecade, in seconds, is as good as for ever.
+const aDecade = 10 * 365 * 24 * 60 * 60
 
 // finish gives everything back when the dataset was unmounted and all requests are
 // answered.
@@ -140,10 +142,17 @@ func (m *Mount) Options() map[string]string {
 	opts := m.raw.Options()
 	maps.Copy(opts, map[string]string{
 		"dataset":   m.Dataset(),
-		"read_only": strconv.FormatBool(m.fs.ReadOnly()),
-		"atime":     strconv.FormatBool(m.fs.FS.Options().Atime),
+		"read_only": onOff(m.fs.ReadOnly()),
+		"relatime":  onOff(m.fs.FS.Options().Atime),
 	})
 	return opts
+}
+
+func onOff(b bool) string {
+	if b {
+		return "on"
+	}
+	return "off"
 }
 
 // Wait returns when the dataset was unmounted, all requests are answered and the tree

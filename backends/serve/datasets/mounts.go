@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log"
 	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -101,6 +102,38 @@ func (s *Mounts) remove(m *Mount) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.all = slices.DeleteFunc(s.all, func(o *Mount) bool { return o == m })
+}
+
+// Flush has the kernel hand over what programs have written to a dataset, and with
+// below to all below its name, as far as they are mounted or entered as subvolumes. It
+// comes before a snapshot, which then has what was written before it through mappings
+// and with write-back too. The name of a snapshot stands for that of its dataset.
+func (s *Mounts) Flush(name string, below bool) error {
+	name = datasetOf(name)
+	var mounts []*Mount
+	for _, i := range s.pool.Volumes() {
+		if i.Name == name || below && strings.HasPrefix(i.Name, name+"/") {
+			if m := s.holder(i.ID); m != nil && !slices.Contains(mounts, m) {
+				mounts = append(mounts, m)
+			}
+		}
+	}
+	var failed []error
+	for _, m := range mounts {
+		failed = append(failed, m.Flush())
+	}
+	return errors.Join(failed...)
+}
+
+// holder returns the mount that a tree belongs to, or nil. One that is about to be
+// mounted does not count: nobody has written there.
+func (s *Mounts) holder(tree uint64) *Mount {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m := s.held[tree]; slices.Contains(s.all, m) {
+		return m
+	}
+	return nil
 }
 
 // SnapshotsChanged has the mounts of a dataset show which snapshots there are now.
