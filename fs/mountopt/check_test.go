@@ -143,3 +143,19 @@ func TestMapShowsWhatWasSet(t *testing.T) {
 		t.Errorf("options that nobody set appear: %v", m)
 	}
 }
+
+// Who gives an option of a union to a dataset means something that would not happen.
+func TestDatasetsRefuseOptionsOfUnions(t *testing.T) {
+	for _, bad := range []string{"lowerdir=/a", "upperdir=/b", "size=1g", "inodes=5", "passthrough=on", "metacopy=on", "fsync=0", "nonsense", "nonsense=1"} {
+		o := parse(t, bad)
+		var e *Error
+		if err := o.CheckDataset(); !errors.As(err, &e) || !strings.HasPrefix(bad, e.Option) {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+	good := parse(t, "ro,nosuid,nodev,noexec,relatime,allow_other,default_permissions,uidmapping=0:1000:1,gidmapping=0:1000:1,"+
+		"squash_to_root,writeback=1,timeout=5,noacl,max_write=65536,fsname=x,subtype=y,sync,nosymfollow,rprivate")
+	if err := good.CheckDataset(); err != nil {
+		t.Error(err)
+	}
+}
