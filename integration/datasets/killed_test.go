@@ -20,6 +20,7 @@ import (
 var endless = map[string]func(dir string) error{
 	"make files": makesFiles,
 	"commit":     commits,
+	"stress":     stress,
 }
 
 // fileText is what file i of makesFiles has.
@@ -85,7 +86,7 @@ func commits(dir string) error {
 // killUnder runs an endless program in a mount and kills the server under it after a
 // while. It returns the last number that the program has told, with the dataset
 // mounted again in dir.
-func (s *server) killUnder(program, dir, options string, after time.Duration) (last int) {
+func (s *server) killUnder(program, dir string, after time.Duration) (last int) {
 	s.t.Helper()
 	cmd := s.command(s.uid, "/proc/self/exe")
 	cmd.Env = append(cmd.Env, "LAMINA_TEST_CLIENT="+program, "LAMINA_TEST_DIR="+dir)
@@ -110,7 +111,7 @@ func (s *server) killUnder(program, dir, options string, after time.Duration) (l
 	}
 	s.kill(dir)
 	s.start()
-	s.ask("mount", "set", dir, options)
+	s.ask("mount", "set", dir, s.options)
 	return last
 }
 
@@ -120,7 +121,7 @@ func TestCommitsSurviveTheServer(t *testing.T) {
 		t.Run(options, func(t *testing.T) {
 			for round := range 4 {
 				s, dir := mounted(t, 0, options)
-				last := s.killUnder("commit", dir, options, time.Duration(100+130*round)*time.Millisecond)
+				last := s.killUnder("commit", dir, time.Duration(100+130*round)*time.Millisecond)
 				log := read(t, filepath.Join(dir, "log"))
 				i := last / 100 * 100
 				if first := binary.BigEndian.Uint32(append([]byte(log), 0, 0, 0, 0)); first > uint32(i) {
@@ -146,7 +147,7 @@ func TestCommitsSurviveTheServer(t *testing.T) {
 func TestAKilledServerLosesNothingThatWasDone(t *testing.T) {
 	for round := range 4 {
 		s, dir := mounted(t, 0, "writeback=0")
-		last := s.killUnder("make files", dir, "writeback=0", time.Duration(100+130*round)*time.Millisecond)
+		last := s.killUnder("make files", dir, time.Duration(100+130*round)*time.Millisecond)
 		for i := 0; ; i++ {
 			got, err := os.ReadFile(filepath.Join(dir, strconv.Itoa(i)))
 			if os.IsNotExist(err) {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/laminafs/lamina/backends/serve/datasets"
 	"github.com/laminafs/lamina/blockpool"
+	"github.com/laminafs/lamina/blockpool/dataset"
 	"github.com/laminafs/lamina/fs/fusefs"
 	"github.com/laminafs/lamina/fs/fusefs/control"
 	"github.com/laminafs/lamina/fs/mountopt"
@@ -128,7 +129,34 @@ func serve(dir string) error {
 	defer socket.Close()
 	fmt.Println("ready")
 	os.Stdin.Read(make([]byte, 1))
-	return mounts.Close(true)
+	if err := mounts.Close(false); err != nil {
+		return errors.Join(err, mounts.Close(true))
+	}
+	return checkAll(ctx, pool)
+}
+
+// checkAll checks the pool and everything in it: nothing that the programs of a test
+// have done may leave damage.
+func checkAll(ctx context.Context, pool *blockpool.Pool) error {
+	var damage []error
+	for _, i := range pool.Volumes() {
+		t, err := pool.OpenTree(i.Name)
+		if err != nil {
+			return err
+		}
+		err = dataset.Check(dataset.PoolTree(t), func(object uint64, problem string) error {
+			damage = append(damage, fmt.Errorf("%s: object %d: %s", i.Name, object, problem))
+			return nil
+		})
+		if err = errors.Join(err, t.Close()); err != nil {
+			return err
+		}
+	}
+	report, err := pool.Check(ctx, blockpool.CheckOptions{Data: true})
+	if err == nil && len(report.Findings) > 0 {
+		err = fmt.Errorf("the pool: %v", report.Findings)
+	}
+	return errors.Join(append(damage, err)...)
 }
 
 // nobody is an ordinary user with an account, as fusermount3 wants it.
@@ -136,13 +164,14 @@ const nobody = 65534
 
 // A server is a pool and the process that owns it.
 type server struct {
-	t      testing.TB
-	uid    uint32
-	base   string
-	pool   string
-	cmd    *exec.Cmd
-	stop   *os.File
-	socket *control.Client
+	t       testing.TB
+	uid     uint32
+	base    string
+	pool    string
+	options string // that the dataset is mounted with
+	cmd     *exec.Cmd
+	stop    *os.File
+	socket  *control.Client
 }
 
 // newServer makes a pool with a dataset "set" and starts a server as a user.
@@ -272,6 +301,7 @@ func (s *server) mount(dataset, options string) string {
 func mounted(t testing.TB, uid uint32, options string) (*server, string) {
 	t.Helper()
 	s := newServer(t, uid)
+	s.options = options
 	return s, s.mount("set", options)
 }
 
