@@ -98,6 +98,20 @@ func (c *Client) SetReadOnly(readOnly bool) error {
 	return c.call(controlRequest{Op: opMod, ReadOnly: readOnly}, nil)
 }
 
+// Trace returns the requests after a number, which the last event of the answer
+// before has; none when there were none for a second. Asking again and again
+// keeps the recording up.
+func (c *Client) Trace(after uint64) ([]TraceEvent, error) {
+	var events []TraceEvent
+	return events, c.call(controlRequest{Op: opTrace, After: after}, &events)
+}
+
+// Metrics returns the counters in the text format of Prometheus.
+func (c *Client) Metrics() (string, error) {
+	var text string
+	return text, c.call(controlRequest{Op: opMetrics}, &text)
+}
+
 // Unmount makes the server unmount itself and end.
 func (c *Client) Unmount(lazy bool) error {
 	return c.call(controlRequest{Op: opUnmount, Lazy: lazy}, nil)

@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -22,6 +24,8 @@ type conn struct {
 	// dataWaits tells that short READs and WRITEs too may take longer than to wake
 	// a thread, see crew.
 	dataWaits bool
+	// trace records the requests; nil while nobody watches.
+	trace atomic.Pointer[tracer]
 
 	mu sync.RWMutex // fd is not closed while someone notifies
 }
@@ -87,11 +91,34 @@ func (c *conn) pending() bool {
 // answer handles a request and replies to it; the reply is put together in out.
 // An error of replying tells that the one who asked is gone.
 func (c *conn) answer(request, out []byte) error {
+	if t := c.trace.Load(); t != nil {
+		return c.answerTraced(t, request, out)
+	}
+	return c.finish(c.handle(request, out), out)
+}
+
+// answerTraced is answer for a mount that is watched.
+func (c *conn) answerTraced(t *tracer, request, out []byte) error {
+	start := time.Now()
+	k := c.handle(request, out)
+	if t.record(TraceEvent{Time: start, Took: time.Since(start)}, request, out[:k]) {
+		c.trace.CompareAndSwap(t, nil)
+	}
+	return c.finish(k, out)
+}
+
+// handle puts a reply together and returns its length.
+func (c *conn) handle(request, out []byte) int {
 	k, status := c.protocol.HandleRequest([][]byte{request}, [][]byte{out})
 	if status != fuse.OK {
 		// Nothing was written: the request made no sense.
 		k = putHeader(out, -int32(unix.EIO), requestID(request))
 	}
+	return k
+}
+
+// finish sends a reply.
+func (c *conn) finish(k int, out []byte) error {
 	if k == 0 {
 		return nil // FORGET and others that want no reply
 	}

@@ -118,6 +118,8 @@ const (
 	opDelLower = "del-lower" // path
 	opMod      = "mod"       // read_only
 	opUnmount  = "unmount"   // lazy
+	opTrace    = "trace"     // after
+	opMetrics  = "metrics"   // the counters as Prometheus reads them
 )
 
 type controlRequest struct {
@@ -126,4 +128,5 @@ type controlRequest struct {
 	Path     string `json:"path,omitempty"`
 	ReadOnly bool   `json:"read_only,omitempty"`
 	Lazy     bool   `json:"lazy,omitempty"`
+	After    uint64 `json:"after,omitempty"`
 }

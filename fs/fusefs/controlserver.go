@@ -70,8 +70,15 @@ func (s *ControlServer) answer(line []byte) (any, error) {
 		return nil, setReadOnly(s.info.Target, req.ReadOnly)
 	case opUnmount:
 		return nil, s.mount.Unmount(req.Lazy)
+	case opTrace:
+		if t, ok := s.mount.(Traced); ok {
+			return t.TraceEvents(req.After, traceWait), nil
+		}
+		return nil, fmt.Errorf("%s is mounted as %s, which cannot be traced: %w", s.info.Target, s.info.Type, unix.EOPNOTSUPP)
+	case opMetrics:
+		return Metrics(s.info, s.mount.Counters()), nil
 	}
-	return nil, fmt.Errorf("unknown operation %q (%w); known: info, counters, layers, options, add-lower, del-lower, mod, unmount", req.Op, unix.EOPNOTSUPP)
+	return nil, fmt.Errorf("unknown operation %q (%w); known: info, counters, layers, options, add-lower, del-lower, mod, unmount, trace, metrics", req.Op, unix.EOPNOTSUPP)
 }
 
 // layers returns the layers, none where the mount has no such thing.
