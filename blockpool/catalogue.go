@@ -18,7 +18,7 @@ type catalogue struct {
 }
 
 func newCatalogue() *catalogue {
-	return &catalogue{byID: map[uint64]*volume{}, byName: map[string]*volume{}, tree: hierarchy{branches: map[uint64]*branch{}}}
+	return &catalogue{byID: map[uint64]*volume{}, byName: map[string]*volume{}, tree: hierarchy{branches: map[uint64]*branch{}, promised: map[int64]int64{}}}
 }
 
 // hold finds a volume for a handle.

@@ -102,36 +102,14 @@ func (s *space) stock(class format.Class) (free int64, wanted bool) {
 	return s.free[class], s.wanted[class]
 }
 
-// setRoom says how many sectors could be made, of either class.
-func (s *space) setRoom(data, metadata int64) {
+// setRoom says how many sectors could be made, of either class, and how data lies.
+func (s *space) setRoom(data, metadata int64, shapes []shape) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.shapes = shapes
+	s.countPromisedLocked()
 	s.room[format.Data], s.room[format.Metadata] = data, metadata
 	s.announceLocked()
-}
-
-// promise notes how many sectors are reserved and not used.
-func (s *space) promise(sectors int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.reserved = sectors
-}
-
-// unpromised returns the free sectors that are promised to nobody.
-func (s *space) unpromised() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.availableLocked(format.Data) - s.reserved - s.totalLocked(format.Data)*kept/100
-}
-
-// unpromisedBytes is unpromised in bytes.
-func (p *Pool) unpromisedBytes() int64 { return p.space.unpromised() * format.SectorSize }
-
-// usedBytes returns how much of the space for data is in use.
-func (p *Pool) usedBytes() int64 {
-	p.space.mu.Lock()
-	defer p.space.mu.Unlock()
-	return (p.space.totalLocked(format.Data) - p.space.availableLocked(format.Data)) * format.SectorSize
 }
 
 // profile returns how new chunks of a class lie on devices.
@@ -300,5 +278,5 @@ func (p *Pool) loadChunks(view *meta.View) error {
 // updateRoom counts anew what the devices have room for.
 func (p *Pool) updateRoom() {
 	chunks := p.space.all()
-	p.space.setRoom(p.devices.room(p.profile(format.Data), chunks), p.devices.room(p.profile(format.Metadata), chunks))
+	p.space.setRoom(p.devices.room(p.profile(format.Data), chunks), p.devices.room(p.profile(format.Metadata), chunks), p.shapes(chunks))
 }

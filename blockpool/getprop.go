@@ -204,7 +204,7 @@ func (p *Pool) known(ctx context.Context, e *entry, property string) (string, er
 		}
 		return number(used)
 	case "available":
-		return number(v.pending.room(p.unpromisedBytes()))
+		return number(v.pending.room(p.unpromisedBytes(v.entry.Load().recordSize)))
 	case "referenced":
 		return number(e.referenced)
 	case "usedbychildren":
@@ -247,7 +247,7 @@ func (p *Pool) knownOfPool(property string) string {
 	case "used", "usedbychildren":
 		return strconv.FormatInt(p.usedBytes(), 10)
 	case "available":
-		return strconv.FormatInt(max(p.unpromisedBytes(), 0), 10)
+		return strconv.FormatInt(max(p.unpromisedBytes(p.Config().RecordSize), 0), 10)
 	case "guid":
 		return p.guid.String()
 	}

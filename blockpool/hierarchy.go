@@ -3,6 +3,7 @@ package blockpool
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -27,7 +28,7 @@ import (
 type hierarchy struct {
 	mu       sync.RWMutex // a leaf
 	branches map[uint64]*branch
-	promised int64 // sectors that are reserved and not used
+	promised map[int64]int64 // sectors that are reserved and not used, by record size
 }
 
 // A branch is a volume, dataset or snapshot in the hierarchy.
@@ -161,9 +162,19 @@ func (b *branch) usage() (used, below int64) {
 	return b.e.used + b.below, b.below
 }
 
+// promiseLocked counts what is reserved for a branch and not used, or with a sign of
+// -1 no more.
+func (h *hierarchy) promiseLocked(b *branch, sign int64) {
+	if n := format.Sectors(b.unfilledLocked()); n != 0 {
+		if h.promised[b.e.recordSize] += sign * n; h.promised[b.e.recordSize] == 0 {
+			delete(h.promised, b.e.recordSize)
+		}
+	}
+}
+
 // hang attaches a branch that has none below it.
 func (h *hierarchy) hangLocked(b, up *branch) {
-	h.promised += format.Sectors(b.unfilledLocked())
+	h.promiseLocked(b, 1)
 	b.up = up
 	if up == nil {
 		return
@@ -177,7 +188,7 @@ func (h *hierarchy) hangLocked(b, up *branch) {
 
 // cutLocked takes away a branch that has none below it.
 func (h *hierarchy) cutLocked(b *branch) {
-	h.promised -= format.Sectors(b.unfilledLocked())
+	h.promiseLocked(b, -1)
 	up := b.up
 	b.up = nil
 	if up == nil {
@@ -193,24 +204,26 @@ func (h *hierarchy) cutLocked(b *branch) {
 // raiseLocked changes what those below a branch count for by n bytes.
 func (h *hierarchy) raiseLocked(b *branch, n int64) {
 	for ; b != nil && n != 0; b = b.up {
-		counts, unfilled := b.countsLocked(), format.Sectors(b.unfilledLocked())
+		counts := b.countsLocked()
+		h.promiseLocked(b, -1)
 		b.below += n
-		h.promised += format.Sectors(b.unfilledLocked()) - unfilled
+		h.promiseLocked(b, 1)
 		n = b.countsLocked() - counts
 	}
 }
 
 // replaceLocked notes other numbers of a branch that keeps its name.
 func (h *hierarchy) replaceLocked(b *branch, e *entry) {
-	counts, unfilled := b.countsLocked(), format.Sectors(b.unfilledLocked())
+	counts := b.countsLocked()
+	h.promiseLocked(b, -1)
 	b.e = e
-	h.promised += format.Sectors(b.unfilledLocked()) - unfilled
+	h.promiseLocked(b, 1)
 	h.raiseLocked(b.up, b.countsLocked()-counts)
 }
 
 // settle brings the hierarchy up to date after a commit has changed entries; nil is
-// one that is gone. It returns the sectors that are promised now.
-func (c *catalogue) settle(changed map[uint64]*entry) (promised int64) {
+// one that is gone. It returns the sectors that are promised now, by record size.
+func (c *catalogue) settle(changed map[uint64]*entry) (promised map[int64]int64) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	h := &c.tree
@@ -247,25 +260,25 @@ func (c *catalogue) settle(changed map[uint64]*entry) (promised int64) {
 	if anew {
 		c.countAnewLocked()
 	}
-	return h.promised
+	return maps.Clone(h.promised)
 }
 
 // countAnew makes the hierarchy of a catalogue that was read, and returns the sectors
-// that are promised.
-func (c *catalogue) countAnew() (promised int64) {
+// that are promised, by record size.
+func (c *catalogue) countAnew() (promised map[int64]int64) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	c.tree.mu.Lock()
 	defer c.tree.mu.Unlock()
 	c.countAnewLocked()
-	return c.tree.promised
+	return maps.Clone(c.tree.promised)
 }
 
 // countAnewLocked makes the hierarchy from the entries.
 func (c *catalogue) countAnewLocked() {
 	h := &c.tree
 	list := make([]*branch, 0, len(h.branches))
-	h.promised = 0
+	h.promised = map[int64]int64{}
 	for id, v := range c.byID {
 		b := &v.pending
 		h.branches[id] = b
@@ -277,7 +290,7 @@ func (c *catalogue) countAnewLocked() {
 	depth := func(b *branch) int { return strings.Count(b.e.name, "/")*2 + strings.Count(b.e.name, "@") }
 	slices.SortFunc(list, func(a, b *branch) int { return cmp.Compare(depth(b), depth(a)) })
 	for _, b := range list {
-		h.promised += format.Sectors(b.unfilledLocked())
+		h.promiseLocked(b, 1)
 		if b.up = c.aboveLocked(b.e.name); b.up != nil {
 			b.up.sons++
 			b.up.below += b.countsLocked()

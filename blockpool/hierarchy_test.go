@@ -125,25 +125,25 @@ func (b *bench) prop(name, property string) string {
 // A reservation is there for all below it, and nobody else can take it.
 func TestReservationIsKeptForAllBelow(t *testing.T) {
 	b := newBench(t, Config{}, 1, 128<<20)
-	before := b.unpromisedBytes()
+	before := b.unpromisedBytes(4096)
 	b.filesystem("kept", "reservation=32M")
-	if got := before - b.unpromisedBytes(); got != 32<<20 {
+	if got := before - b.unpromisedBytes(4096); got != 32<<20 {
 		t.Errorf("a reservation of 32M takes %d", got)
 	}
 	// One below takes it from what is reserved above, not from the pool again.
 	b.filesystem("kept/x", "reservation=8M")
-	if got := before - b.unpromisedBytes(); got != 32<<20 {
+	if got := before - b.unpromisedBytes(4096); got != 32<<20 {
 		t.Errorf("with one inside it %d are taken", got)
 	}
 	b.must(b.fill("kept/disk", 4<<20))
 	b.must(b.Sync(ctx))
-	if got := before - b.unpromisedBytes(); got != 32<<20 {
+	if got := before - b.unpromisedBytes(4096); got != 32<<20 {
 		t.Errorf("what is written below it takes from the reservation, %d are taken", got)
 	}
 	if got := b.prop("kept", "usedbychildren"); got != fmt.Sprint(12<<20) {
 		t.Errorf("those below count for %s", got)
 	}
-	n := b.unpromisedBytes()
+	n := b.unpromisedBytes(4096)
 	b.must(b.CreateVolume(ctx, "greedy", 256<<20, VolumeOptions{}))
 	v := b.volume("greedy")
 	defer v.Close()

@@ -364,7 +364,7 @@ func (c *recounter) allocators() {
 	if free != s.free {
 		c.bad("%v sectors are free by class and %v are said to be", free, s.free)
 	}
-	var promised int64
+	bySize := map[int64]int64{}
 	for _, v := range c.p.catalogue.all() {
 		e := v.entry.Load()
 		if n := v.pending.Load(); n != 0 {
@@ -373,7 +373,17 @@ func (c *recounter) allocators() {
 		if b, want := &v.pending, c.usedBelow(e.name); b.e != e || b.below != want || b.all.Load() != 0 {
 			c.bad("what is below %s counts for %d bytes, %d are said and %d are pending; its entry is there: %v", e.name, want, b.below, b.all.Load(), b.e == e)
 		}
-		promised += format.Sectors(max(e.reservation-e.used-c.usedBelow(e.name), 0))
+		bySize[e.recordSize] += format.Sectors(max(e.reservation-e.used-c.usedBelow(e.name), 0))
+	}
+	shapes := c.p.shapes(s.chunks)
+	var promised int64
+	for n, sectors := range bySize {
+		worst := sectors
+		for _, f := range shapes {
+			whole := format.Sectors(n)
+			worst = max(worst, (sectors*f.need(n)+whole-1)/whole)
+		}
+		promised += worst
 	}
 	if promised != s.reserved {
 		c.bad("%d sectors are promised and %d are said to be", promised, s.reserved)

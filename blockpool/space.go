@@ -42,7 +42,9 @@ type space struct {
 	size     [format.Log + 1]int64 // sectors of all chunks
 	room     [format.Log + 1]int64 // sectors of chunks that could still be made
 	wanted   [format.Log + 1]bool  // somebody found no space for this class
-	reserved int64                 // sectors promised to volumes that have not used them yet
+	promised map[int64]int64       // sectors of data promised to volumes that have not used them yet, by record size
+	reserved int64                 // the same as raw sectors, parity included
+	shapes   []shape               // in which data lies, or will
 	freed    chan struct{}         // closed and replaced when something becomes free
 }
 
@@ -55,7 +57,7 @@ type turn struct {
 
 const turnSize = 1 << 20 / format.SectorSize
 
-func newSpace() *space { return &space{freed: make(chan struct{})} }
+func newSpace() *space { return &space{freed: make(chan struct{}), promised: map[int64]int64{}} }
 
 // chunk returns the chunk that covers an address.
 func (s *space) chunk(at format.Addr) (*chunk, error) {
@@ -203,12 +205,13 @@ func (s *space) total(class format.Class) int64 {
 func (s *space) totalLocked(class format.Class) int64 { return s.room[class] + s.size[class] }
 
 // allocate takes sectors in a row for count records of n bytes from a chunk of a
-// class. own are the sectors that were promised to who asks. Only who is
+// class. own are the sectors of data that were promised to who asks. Only who is
 // privileged, to free or mend something, may take the last few percent.
 func (s *space) allocate(class format.Class, n, count, own int64, privileged bool) (format.Addr, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !privileged && s.availableLocked(class)-format.Sectors(n)*count-max(s.reserved-own, 0) < s.totalLocked(class)*kept/100 {
+	need := s.rawLocked(format.Sectors(n)*count, n)
+	if !privileged && s.availableLocked(class)-need-max(s.reserved-s.rawLocked(own, n), 0) < s.totalLocked(class)*kept/100 {
 		s.wanted[class] = true
 		return 0, ErrNoSpace
 	}

@@ -37,9 +37,10 @@ type Status struct {
 	ChunkSize       int64  `json:"chunk_size"`
 
 	Data     SpaceStatus `json:"data"`     // raw, parity counted where the profile has it, copies not
+	Usable   SpaceStatus `json:"usable"`   // the same without parity, for records of the usual size
 	Metadata SpaceStatus `json:"metadata"` // of the replica with the least room
 	Log      LogStatus   `json:"log"`
-	Reserved int64       `json:"reserved"` // of what is free, promised to volumes
+	Reserved int64       `json:"reserved"` // of what is free, kept for volumes that reserved it; raw
 	Freeing  int64       `json:"freeing"`  // freed, and not yet to be used again
 	Raw      int64       `json:"raw"`      // of all devices
 
@@ -97,9 +98,10 @@ func (p *Pool) Status() Status {
 	st.Replicas, st.Metadata = p.replicaStatus()
 	st.Data = SpaceStatus{Size: p.space.total(format.Data) * format.SectorSize, Free: p.space.available(format.Data) * format.SectorSize}
 	st.Data.Used = st.Data.Size - st.Data.Free
+	st.Usable = p.usableSpace()
 	st.Low = st.Data.Free*100 < st.Data.Size*int64(c.LowWater)
 	st.Freeing = p.epochs.pending() * format.SectorSize
-	st.Reserved = p.space.promised() * format.SectorSize
+	st.Reserved = p.space.reservedRaw() * format.SectorSize
 	st.Log = p.logStatus()
 	for _, d := range st.Devices {
 		st.Raw += d.Size
@@ -181,8 +183,9 @@ func (p *Pool) health(st *Status) (state, problem, action string) {
 	return StateOnline, "", ""
 }
 
-// promised returns the sectors that volumes have reserved and not used.
-func (s *space) promised() int64 {
+// reservedRaw returns the raw sectors that are kept for volumes that have reserved
+// and not used them.
+func (s *space) reservedRaw() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.reserved

@@ -48,7 +48,7 @@ func (p *Pool) CreateVolume(ctx context.Context, name string, size int64, o Volu
 			if err := s.mayCreate(name, KindVolume, false); err != nil {
 				return err
 			}
-			if err := s.mayReserve(&entry{name: name}, o.Reservation); err != nil {
+			if err := s.mayReserve(&entry{name: name, recordSize: o.RecordSize}, o.Reservation); err != nil {
 				return err
 			}
 			e := s.newEntry(name, KindVolume)
@@ -370,15 +370,6 @@ func (s *pass) mayCreate(name string, kind Kind, files bool) error {
 		return fmt.Errorf("%d%% of the pool is free, less than the minimum of %d%%: %w", free*100/max(total, 1), least, ErrNoSpace)
 	}
 	return nil
-}
-
-// mayReserve refuses to promise what is not there.
-func (s *pass) mayReserve(e *entry, reservation int64) error {
-	n, err := s.p.catalogue.growth(e, reservation)
-	if free := s.p.space.unpromised(); err == nil && n > 0 && n > free*format.SectorSize {
-		err = fmt.Errorf("reservation of %d bytes, %d more than now: %d are free: %w", reservation, n, max(free, 0)*format.SectorSize, ErrNoSpace)
-	}
-	return err
 }
 
 // unused refuses what is open, and keeps it from being opened until this txg is

@@ -46,7 +46,7 @@ func (p *Pool) CreateDataset(ctx context.Context, name string, o DatasetOptions)
 			if err := s.mayCreate(name, KindVolume, true); err != nil {
 				return err
 			}
-			if err := s.mayReserve(&entry{name: name}, o.Reservation); err != nil {
+			if err := s.mayReserve(&entry{name: name, recordSize: o.RecordSize}, o.Reservation); err != nil {
 				return err
 			}
 			e := s.newEntry(name, KindVolume)
@@ -119,7 +119,7 @@ func (t *Tree) Space() Space {
 	e, pending := t.v.entry.Load(), t.v.pending.Load()
 	return Space{
 		Referenced: e.referenced + pending, Used: e.used + pending,
-		Available: t.v.pending.room(t.v.pool.unpromisedBytes()),
+		Available: t.v.pending.room(t.v.pool.unpromisedBytes(e.recordSize)),
 	}
 }
 

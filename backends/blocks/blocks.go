@@ -67,8 +67,8 @@ func (v Volumes) Open(name string) (serve.Block, error) { return v.Pool.Open(nam
 
 // Capacity implements [serve.Capacity].
 func (v Volumes) Capacity() (total, free int64, err error) {
-	data := v.Pool.Status().Data
-	return data.Size, data.Free, nil
+	room := v.Pool.Status().Usable
+	return room.Size, room.Free, nil
 }
 
 func infoOf(i blockpool.VolumeInfo) serve.VolumeInfo {

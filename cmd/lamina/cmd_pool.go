@@ -123,7 +123,10 @@ func newPoolList() *cobra.Command {
 		Aliases: []string{"ls"},
 		Short:   "List the pools that are there, with or without a server",
 		Long: `List the pools in the directory of --root. What is in a pool is known of those that
-have a server; "lamina pool status" starts one.`,
+have a server; "lamina pool status" starts one.
+
+SIZE, ALLOC and FREE are raw, as zpool list has them: on raidz they count parity.
+USABLE is what volumes may have of that, and AVAIL what of it is free.`,
 		Example: `  lamina pool list
   lamina pool list --json | jq -r .[].name`,
 		Args: args(0, 0, "no argument"),
@@ -141,7 +144,7 @@ have a server; "lamina pool status" starts one.`,
 				return nil
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-			fmt.Fprintln(w, "NAME\tSTATE\tSIZE\tALLOC\tFREE\tCAP\tVOLUMES\tPID\tDIR")
+			fmt.Fprintln(w, "NAME\tSTATE\tSIZE\tALLOC\tFREE\tCAP\tUSABLE\tAVAIL\tVOLUMES\tPID\tDIR")
 			for _, r := range rows {
 				r.print(w)
 			}
@@ -185,10 +188,10 @@ func (r *poolRow) print(w *tabwriter.Writer) {
 	case r.Error != "":
 		fmt.Fprintf(w, "%s\tunknown: %s\n", r.Name, r.Error)
 	case r.Status == nil:
-		fmt.Fprintf(w, "%s\tstopped\t-\t-\t-\t-\t-\t-\t%s\n", r.Name, r.Dir)
+		fmt.Fprintf(w, "%s\tstopped\t-\t-\t-\t-\t-\t-\t-\t-\t%s\n", r.Name, r.Dir)
 	default:
-		d := r.Status.Data
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", r.Name, r.Status.State, sizeText(d.Size), sizeText(d.Used),
-			sizeText(d.Free), percent(d.Used, d.Size), r.Status.Volumes, r.Status.Server.PID, r.Dir)
+		d, net := r.Status.Data, r.Status.Usable
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", r.Name, r.Status.State, sizeText(d.Size), sizeText(d.Used),
+			sizeText(d.Free), percent(d.Used, d.Size), sizeText(net.Size), sizeText(net.Free), r.Status.Volumes, r.Status.Server.PID, r.Dir)
 	}
 }

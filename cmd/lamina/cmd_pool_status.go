@@ -104,6 +104,9 @@ func printSpace(out io.Writer, st *poolserver.Status) {
 	fmt.Fprintf(out, " space: data %s used of %s, %s free (%s); metadata %s of %s (%s)\n",
 		sizeText(st.Data.Used), sizeText(st.Data.Size), sizeText(st.Data.Free), percent(st.Data.Used, st.Data.Size),
 		sizeText(st.Metadata.Used), sizeText(st.Metadata.Size), percent(st.Metadata.Used, st.Metadata.Size))
+	if st.Usable != st.Data {
+		fmt.Fprintf(out, "        parity aside: %s used of %s, %s free\n", sizeText(st.Usable.Used), sizeText(st.Usable.Size), sizeText(st.Usable.Free))
+	}
 	if st.Reserved > 0 || st.Freeing > 0 {
 		fmt.Fprintf(out, "        %s reserved, %s on its way to be free\n", sizeText(st.Reserved), sizeText(st.Freeing))
 	}
