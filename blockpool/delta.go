@@ -113,6 +113,9 @@ func (p *Pool) changes(from, to *volume, next uint64, most int) (list []change, 
 	}
 	seen := 0
 	err = btree.DiffFrom(y.epoch, x.root, y.entry.root, recordKey(next), func(key, _, now []byte) error {
+		if isItem(key) {
+			return errEnough // no record comes behind
+		}
 		n, err := parseKey64(key)
 		if err != nil {
 			return err

@@ -46,7 +46,7 @@ func (p *Pool) Receive(ctx context.Context, src io.Reader, name string, o Receiv
 }
 
 func (p *Pool) receive(ctx context.Context, src io.Reader, name string, o ReceiveOptions) (VolumeInfo, error) {
-	r, err := stream.NewReader(src)
+	r, err := stream.NewReader(src, stream.FeatureDataset)
 	if err != nil {
 		return VolumeInfo{}, err
 	}
@@ -78,7 +78,9 @@ type receiver struct {
 	next uint64 // record before which everything has arrived and was written
 	run  []byte // records that arrived and are to be written together
 	at   uint64 // the first of them
-	done SendProgress
+
+	items []ItemChange // that arrived and are to be stored together
+	done  SendProgress
 }
 
 // receiver makes ready for a stream, and holds what it is received into.
@@ -87,7 +89,7 @@ func (p *Pool) receiver(ctx context.Context, h stream.Header, name string, o Rec
 	switch {
 	case err != nil:
 		return nil, err
-	case h.Size == 0 || h.Size > math.MaxInt64-format.MaxRecordSize:
+	case h.Size == 0 != h.Dataset() || h.Size > math.MaxInt64-format.MaxRecordSize:
 		return nil, invalidf("a volume of %d bytes", h.Size)
 	case o.Quota < 0 || o.Refquota < 0:
 		return nil, invalidf("a limit below 0")
@@ -105,6 +107,9 @@ func (p *Pool) receiver(ctx context.Context, h stream.Header, name string, o Rec
 		return nil, err
 	}
 	x := &receiver{v: v, h: h, owner: v.id, o: o, next: h.Resume, done: SendProgress{Next: h.Resume, End: h.Records()}}
+	if h.Dataset() {
+		x.done.End = 0
+	}
 	if r.target != 0 {
 		x.owner = r.target
 	}
@@ -171,7 +176,14 @@ func (x *receiver) apply(ctx context.Context, f stream.Frame) error {
 	if err := x.flush(ctx); err != nil {
 		return err
 	}
+	if f.Kind != stream.Item {
+		if err := x.flushItems(ctx); err != nil {
+			return err
+		}
+	}
 	switch f.Kind {
+	case stream.Item:
+		return x.item(ctx, f)
 	case stream.Hole:
 		if err := x.punch(ctx, f.Record, f.Record+f.Count); err != nil {
 			return err
@@ -212,6 +224,9 @@ func (x *receiver) flush(ctx context.Context) error {
 	x.run = x.run[:0]
 	if err := x.v.pool.throttle(ctx); err != nil {
 		return err
+	}
+	if x.h.Dataset() {
+		return x.flushPacked(ctx, n, p)
 	}
 	count := int64(len(p)) / size
 	own, limited := int64(0), true
@@ -282,13 +297,19 @@ func (x *receiver) over(n uint64) error {
 // them: after a crash the stream goes on from a cursor that is durable with all
 // that was before it.
 func (x *receiver) place(ctx context.Context, n uint64, at format.Addr, p []byte) error {
-	v, size := x.v, int64(x.h.RecordSize)
+	size := int64(x.h.RecordSize)
 	records := make([]format.Record, int64(len(p))/size)
-	stride := format.Addr(v.pool.space.extent(at, size).n)
+	stride := format.Addr(x.v.pool.space.extent(at, size).n)
 	for i := range records {
 		sum := format.Sum(p[int64(i)*size:][:size])
 		records[i] = format.Record{Addr: at + format.Addr(i)*stride, Size: uint32(size), Sum: sum, Owner: x.owner}
 	}
+	return x.placeAll(ctx, n, records, p, size)
+}
+
+// placeAll writes records of one size that lie in a row.
+func (x *receiver) placeAll(ctx context.Context, n uint64, records []format.Record, p []byte, size int64) error {
+	v := x.v
 	v.pending.Add(int64(len(p)))
 	// Crash from here to the end of the txg: sectors that nothing names.
 	err := v.pool.writeRun(records, p, size)

@@ -126,7 +126,11 @@ func (s *pass) receiveInto(h stream.Header, volume, snap string, o ReceiveOption
 	if h.Resume != 0 {
 		return fmt.Errorf("the stream goes on at record %d, and nothing of it is here: %w", h.Resume, ErrNotFound)
 	}
-	target, base, err := s.receiveBase(h.Token(0), h.FromName, volume, o.Force)
+	content := contentBytes
+	if h.Dataset() {
+		content = contentObjects
+	}
+	target, base, err := s.receiveBase(h.Token(0), content, h.FromName, volume, o.Force)
 	if err == nil {
 		err = s.mayName(volume+"@"+snap, KindSnapshot, false)
 	}
@@ -143,14 +147,23 @@ func (s *pass) receiveInto(h stream.Header, volume, snap string, o ReceiveOption
 		}
 	}
 	e := s.newEntry(volume+receivingSuffix, KindVolume)
-	e.size, e.recordSize = int64(h.Size), int64(h.RecordSize)
+	e.size, e.recordSize, e.content = int64(h.Size), int64(h.RecordSize), content
+	if e.holdsFiles() {
+		e.compression, err = ParseCompression(s.lookup().value(volume, "compression").Value)
+		if err != nil {
+			return s.fatal(err)
+		}
+	}
 	if base == nil {
 		e.quota, e.refquota = o.Quota, o.Refquota
 	} else {
 		r.target = target.id
 		e.origin, e.root, e.referenced, e.writtenTxg = base.id, base.root, base.referenced, base.writtenTxg
-		if err := s.fatal(s.cutBehind(e)); err != nil {
-			return err
+		e.objects = base.objects
+		if !e.holdsFiles() {
+			if err := s.fatal(s.cutBehind(e)); err != nil {
+				return err
+			}
 		}
 	}
 	// Crash from here on: an entry that nobody can open, to go on with or to give up.
@@ -170,15 +183,17 @@ func continues(e *entry, h stream.Header) error {
 
 // receiveBase returns the volume that a stream continues and the snapshot that it
 // begins with, which must be as the sender knows it: nothing for a full stream.
-func (s *pass) receiveBase(t stream.Token, fromName, volume string, force bool) (target, base *entry, err error) {
+func (s *pass) receiveBase(t stream.Token, content content, fromName, volume string, force bool) (target, base *entry, err error) {
 	target = s.peekNamed(volume)
 	switch {
 	case t.From == stream.ID{} && target != nil:
 		return nil, nil, fmt.Errorf("volume %s: a full stream makes a new one: %w", volume, ErrExists)
 	case t.From == stream.ID{}:
-		return nil, nil, s.mayName(volume, KindVolume, false)
+		return nil, nil, s.mayReceive(volume, content == contentObjects)
 	case target == nil:
 		return nil, nil, fmt.Errorf("volume %s, which must have snapshot %s (guid %v): %w", volume, fromName, GUID(t.From), ErrNotFound)
+	case target.content != content:
+		return nil, nil, invalidf("the stream is of a dataset and %s is a volume, or the other way round", volume)
 	case target.recordSize != int64(t.RecordSize):
 		return nil, nil, invalidf("the stream has records of %d bytes and volume %s of %d", t.RecordSize, volume, target.recordSize)
 	}
@@ -204,6 +219,18 @@ func (s *pass) receiveBase(t stream.Token, fromName, volume string, force bool) 
 		err = fmt.Errorf("volume %s has changed since snapshot %s: %w", volume, base.name, ErrBusy)
 	}
 	return target, base, err
+}
+
+// mayReceive refuses a name that nothing new can have.
+func (s *pass) mayReceive(name string, files bool) error {
+	if err := s.mayName(name, KindVolume, files); err != nil || !files {
+		return err
+	}
+	missing, err := s.missingAbove(name)
+	if err == nil && len(missing) > 0 {
+		err = fmt.Errorf("%s, above it: %w", missing[len(missing)-1], ErrNotFound)
+	}
+	return err
 }
 
 // still refuses a volume that is open, or has changes that are for the next txg.
@@ -253,7 +280,7 @@ func (s *pass) publishReceived(id uint64) error {
 		return err
 	}
 	volume := strings.TrimSuffix(e.name, receivingSuffix)
-	target, _, err := s.receiveBase(r.token, "", volume, r.force)
+	target, _, err := s.receiveBase(r.token, e.content, "", volume, r.force)
 	switch {
 	case err != nil:
 		return err
@@ -270,12 +297,14 @@ func (s *pass) publishReceived(id uint64) error {
 	if target == nil {
 		snap = s.newEntry(volume+"@"+r.snapshot, KindSnapshot)
 		snap.root, snap.size, snap.recordSize, snap.referenced, snap.writtenTxg = e.root, e.size, e.recordSize, e.referenced, e.writtenTxg
+		snap.content, snap.objects, snap.compression = e.content, e.objects, e.compression
 		snap.origin = e.id
 		e.name = volume
 	} else {
 		target = s.change(target.id)
 		s.p.dead.add(s, target.root)
 		target.root, target.size, target.referenced, target.writtenTxg = e.root, e.size, e.referenced, s.g.number
+		target.objects = e.objects
 		s.after = append(s.after, func() { s.p.changedAll(target.id) })
 		e.name, e.kind, e.origin = volume+"@"+r.snapshot, KindSnapshot, target.id
 		e.created, e.createdTxg = time.Now(), s.g.number

@@ -120,7 +120,7 @@ func (c *recounter) catalogue() {
 		names[e.name] = true
 		var referenced int64
 		c.tree(e.root, func(key []byte, rec format.Record) {
-			if n := binary.BigEndian.Uint64(key); n >= e.records() || int64(rec.Size) != e.recordSize {
+			if n := binary.BigEndian.Uint64(key); n >= e.records() || !e.fits(rec) {
 				c.bad("%s: record %d of %d bytes, in %d records of %d", e.name, n, rec.Size, e.records(), e.recordSize)
 			}
 			referenced += (int64(rec.Size) + 4095) / 4096 * 4096
@@ -164,6 +164,9 @@ func (c *recounter) tree(root btree.NodeID, f func([]byte, format.Record)) {
 			c.tree(n.Child(i), f)
 			continue
 		}
+		if isItem(n.AppendKey(nil, i)) {
+			continue
+		}
 		rec, err := format.ParseRecord(n.Value(i))
 		if err != nil {
 			c.bad("node %d: item %d: %w", root, i, err)
@@ -196,6 +199,9 @@ func (c *recounter) refer(id uint64, seen map[uint64]bool) {
 				c.bad("node %d of level %d is below node %d of level %d", n.Child(i), child.Level(), id, n.Level())
 			}
 			c.refer(uint64(n.Child(i)), seen)
+			continue
+		}
+		if isItem(n.AppendKey(nil, i)) {
 			continue
 		}
 		rec, err := format.ParseRecord(n.Value(i))

@@ -125,9 +125,9 @@ func (s *sender) between(from, to string) (err error) {
 		s.release()
 		return fmt.Errorf("since %s: %w", from, err)
 	}
-	if s.from.entry.Load().recordSize != s.to.entry.Load().recordSize {
+	if a, b := s.from.entry.Load(), s.to.entry.Load(); a.recordSize != b.recordSize || a.content != b.content {
 		s.release()
-		return invalidf("since %s: it has records of another size", from)
+		return invalidf("since %s: it has records of another size or kind", from)
 	}
 	return nil
 }
@@ -160,6 +160,9 @@ func (s *sender) header() stream.Header {
 		Pool: stream.ID(s.p.guid), Volume: stream.ID(to.guid), To: stream.ID(to.guid),
 		Name: to.name, Size: uint64(to.size), RecordSize: uint32(to.recordSize),
 	}
+	if to.holdsFiles() {
+		h.Features = []string{stream.FeatureDataset}
+	}
 	if v := s.p.catalogue.entry(to.origin); v != nil {
 		h.Volume = stream.ID(v.guid)
 	}
@@ -177,7 +180,10 @@ func (s *sender) send(ctx context.Context, w io.Writer, h stream.Header) error {
 	if err != nil {
 		return err
 	}
-	s.done.End = h.Records()
+	end := h.Records()
+	if !h.Dataset() {
+		s.done.End = end
+	}
 	s.buf = make([]byte, maxRun)
 	last := int64(0) // bytes at the last checkpoint
 	for next := h.Resume; ; {
@@ -186,12 +192,17 @@ func (s *sender) send(ctx context.Context, w io.Writer, h stream.Header) error {
 			return err
 		}
 		for _, c := range list {
-			if err := s.change(x, c); err != nil {
+			if err := s.change(x, c, end); err != nil {
 				return err
 			}
 		}
-		if next = rest; next == 0 || next >= s.done.End {
-			s.tell(s.done.End)
+		if next = rest; next == 0 || next >= end {
+			if h.Dataset() {
+				if err := s.items(ctx, x); err != nil {
+					return err
+				}
+			}
+			s.tell(end)
 			return x.Close()
 		}
 		if s.done.Bytes-last >= checkpointBytes {
@@ -216,11 +227,11 @@ func (s *sender) tell(next uint64) {
 
 // change sends what became of some records. Those behind the volume's end need not
 // be told: its size says it.
-func (s *sender) change(x *stream.Writer, c change) error {
-	if c.first >= s.done.End {
+func (s *sender) change(x *stream.Writer, c change, last uint64) error {
+	if c.first >= last {
 		return nil
 	}
-	if c.count = min(c.count, s.done.End-c.first); c.Change == Hole {
+	if c.count = min(c.count, last-c.first); c.Change == Hole {
 		s.done.Holes += c.count
 		return x.Hole(c.first, c.count)
 	}

@@ -131,6 +131,10 @@ func (c *call) records(name string) func(blockpool.SendProgress) {
 		size = v.RecordSize
 	}
 	return func(p blockpool.SendProgress) {
+		if p.End == 0 { // of a dataset, whose records lie far apart
+			c.tell(Progress{Done: p.Bytes})
+			return
+		}
 		c.tell(Progress{Done: int64(p.Next) * size, Total: int64(p.End) * size})
 	}
 }

@@ -21,7 +21,8 @@ func newDatasetDiff() *cobra.Command {
 		Use:   "diff [-F] [-H] [-h] POOL/DATASET@OLD POOL/DATASET[@NEW]",
 		Short: "Tell what has changed since a snapshot",
 		Long: `Tell which files differ between a snapshot and a later one, or the dataset as it is
-now. The cost is that of what differs, not that of the dataset. Lines begin with
+now. The cost is that of what differs, not that of the dataset: content is the same if
+it is shared, so in what was received from elsewhere all files differ. Lines begin with
 
   +  added    -  removed    M  changed    R  renamed
 

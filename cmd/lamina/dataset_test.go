@@ -298,6 +298,22 @@ R	F	DIR/x/d/moved -> DIR/x/moved\0040here
 	if b, err := os.ReadFile(filepath.Join(x, "changed")); err != nil || string(b) != "1" {
 		t.Errorf("after the rollback: %q (%v)", b, err)
 	}
+	stream := s.ok("dataset", "send", "-c", "1", "tank/home@monday")
+	if got := s.feed([]byte(stream), "dataset", "receive", "tank/backup"); got.status != 0 {
+		t.Fatalf("receive: %+v", got)
+	}
+	s.ok("dataset", "snapshot", "tank/home@tuesday")
+	stream = s.ok("dataset", "send", "-i", "@monday", "tank/home@tuesday")
+	if got := s.feed([]byte(stream), "dataset", "receive", "tank/backup"); got.status != 0 {
+		t.Fatalf("receive what has changed: %+v", got)
+	}
+	y := filepath.Join(dir, "y")
+	must(os.Mkdir(y, 0o755))
+	s.ok("dataset", "mount", "-o", "ro", "tank/backup", y)
+	if b, err := os.ReadFile(filepath.Join(y, "d/moved")); err != nil || string(b) != "content of what moves" {
+		t.Errorf("in what was received: %q (%v)", b, err)
+	}
+	s.ok("dataset", "destroy", "-r", "tank/backup")
 	s.ok("dataset", "rename", "tank/home", "tank/house")
 	if got := s.ok("dataset", "mount"); !strings.Contains(got, "tank/house  "+x) {
 		t.Errorf("mounts after renaming:\n%s", got)

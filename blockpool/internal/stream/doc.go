@@ -22,6 +22,7 @@
 //	Property 4: length of key u8, key, value
 //	Pack     5: one or more frames without checks, compressed with zstd
 //	End      6: varints: writes, bytes, records in holes, properties, frames
+//	Item     7: 1 or, where there is none any more, 0 (u8), length of key u8, key, value
 //
 // A check is the xxhash64 (seed 0) of all bytes of the stream before it, other
 // checks included. So it covers the frame, its place, and the stream that it is
@@ -41,6 +42,7 @@
 // They hold for all that a Writer lets out and all that a Reader lets in:
 //
 //   - Writes and Holes ascend by record, without overlap, from Header.Resume on;
+//   - Items are in streams with [FeatureDataset], behind all records, and ascend by key;
 //   - a cursor is behind all records before it in the stream, and not behind
 //     any that follow: a receiver that has applied everything up to a
 //     Checkpoint can continue there, with a stream whose Resume is the cursor;

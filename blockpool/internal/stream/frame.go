@@ -33,9 +33,10 @@ const (
 	Property   Kind = 4 // a key and a value that go with the volume
 	pack       Kind = 5
 	End        Kind = 6 // the last frame of every whole stream
+	Item       Kind = 7 // of a dataset: a key, and its value or that it has none
 )
 
-var kindNames = [...]string{Write: "Write", Hole: "Hole", Checkpoint: "Checkpoint", Property: "Property", pack: "Pack", End: "End"}
+var kindNames = [...]string{Write: "Write", Hole: "Hole", Checkpoint: "Checkpoint", Property: "Property", pack: "Pack", End: "End", Item: "Item"}
 
 func (k Kind) String() string {
 	if int(k) < len(kindNames) && k != 0 {
@@ -53,8 +54,8 @@ type Frame struct {
 	Data   []byte       // Write; valid until the next call of Next
 	Cursor uint64       // Checkpoint: all records below it are in the stream so far, or unchanged
 	Digest uint64       // Checkpoint and End: xxhash64 of the stream before the frame's check
-	Key    string       // Property
-	Value  []byte       // Property; valid until the next call of Next
+	Key    string       // Property, Item
+	Value  []byte       // Property, and Item, where nil says that there is none; valid until the next call of Next
 	Totals Totals       // End
 }
 
@@ -118,6 +119,8 @@ func parsePayload(k Kind, b []byte) (Frame, error) {
 			return f, errors.New("the key is cut off")
 		}
 		f.Key, f.Value, v.rest = string(b[1:1+b[0]]), b[1+b[0]:], nil
+	case Item:
+		return parseItem(b)
 	case End:
 		f.Totals = Totals{Writes: v.next(), Bytes: v.next(), Holes: v.next(), Properties: v.next(), Frames: v.next()}
 	}
@@ -150,6 +153,7 @@ func (v *varints) next() uint64 {
 type progress struct {
 	h      Header
 	next   uint64 // first record that may follow
+	item   string // key of the last item
 	totals Totals
 }
 
@@ -169,6 +173,8 @@ func (p *progress) take(f Frame) error {
 		}
 		p.next = f.Record + f.Count
 		p.totals.Holes += f.Count
+	case Item:
+		return p.takeItem(f)
 	case Checkpoint:
 		if f.Cursor < p.next || f.Cursor > p.h.Records() {
 			return fmt.Errorf("cursor %d is not between %d and %d", f.Cursor, p.next, p.h.Records())
@@ -194,7 +200,7 @@ func (p *progress) takeWrite(f Frame) error {
 		return fmt.Errorf("record %d has codec %d, which is not known", f.Record, f.Codec)
 	case len(f.Data) == 0 || len(f.Data) > int(p.h.RecordSize):
 		return fmt.Errorf("record %d has %d bytes, and records of the volume %d", f.Record, len(f.Data), p.h.RecordSize)
-	case f.Codec == format.Plain && len(f.Data) < int(p.h.RecordSize) && uint64(len(f.Data)) != p.h.Size-f.Record*uint64(p.h.RecordSize):
+	case f.Codec == format.Plain && len(f.Data) < int(p.h.RecordSize) && !p.h.Dataset() && uint64(len(f.Data)) != p.h.Size-f.Record*uint64(p.h.RecordSize):
 		return fmt.Errorf("record %d has only %d bytes", f.Record, len(f.Data))
 	}
 	p.next = f.Record + 1

@@ -39,6 +39,18 @@ func FuzzFrames(f *testing.F) {
 	})
 }
 
+// FuzzDatasetFrames is FuzzFrames for a dataset.
+func FuzzDatasetFrames(f *testing.F) {
+	b := datasetStream(f, 0)
+	var frames []byte
+	starts := append(frameStarts(b), len(b))
+	for i := 1; i < len(starts)-1; i++ {
+		frames = append(frames, b[starts[i]:starts[i+1]-checkSize]...)
+	}
+	f.Add(frames)
+	f.Fuzz(func(t *testing.T, b []byte) { receiveFuzzed(t, seal(datasetHeader().pack(), b)) })
+}
+
 // FuzzPack takes the frames within a pack.
 func FuzzPack(f *testing.F) {
 	f.Add(append(rawFrame(Hole, 0, []byte{1, 1}), rawFrame(77, optional, []byte("x"))...))
@@ -67,14 +79,14 @@ func FuzzHeader(f *testing.F) {
 
 // receiveFuzzed reads b. What is taken must be the same when sent again.
 func receiveFuzzed(t *testing.T, b []byte) {
-	h, frames, err := receive(bytes.NewReader(b))
+	h, frames, err := receive(bytes.NewReader(b), FeatureDataset)
 	if err != nil {
 		if !errors.Is(err, format.ErrDamaged) && !errors.Is(err, ErrUnsupported) {
 			t.Fatalf("%v does not blame the stream", err)
 		}
 		return
 	}
-	again, againFrames, err := receive(bytes.NewReader(send(t, h, Options{}, frames)))
+	again, againFrames, err := receive(bytes.NewReader(send(t, h, Options{}, frames)), FeatureDataset)
 	if err != nil || !reflect.DeepEqual(again, h) || !reflect.DeepEqual(plain(againFrames), plain(frames)) {
 		t.Fatalf("%+v %+v was sent and received as %+v %+v, %v", h, frames, again, againFrames, err)
 	}

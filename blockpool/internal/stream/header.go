@@ -45,8 +45,14 @@ type Header struct {
 	Features   []string
 }
 
-// Records returns how many records the volume has.
+// Dataset reports whether the stream is one of a dataset.
+func (h Header) Dataset() bool { return slices.Contains(h.Features, FeatureDataset) }
+
+// Records returns how many records the volume has, or a dataset may have.
 func (h Header) Records() uint64 {
+	if h.Dataset() {
+		return 1 << 63
+	}
 	n := h.Size / uint64(h.RecordSize)
 	if h.Size%uint64(h.RecordSize) != 0 {
 		n++

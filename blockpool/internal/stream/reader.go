@@ -122,7 +122,7 @@ func (r *Reader) next() (Frame, error) {
 // understand makes a frame of a payload. known is false for one to skip.
 func (r *Reader) understand(h head, payload []byte, digest uint64) (f Frame, known bool, err error) {
 	switch h.kind {
-	case Write, Hole, Checkpoint, Property, End:
+	case Write, Hole, Checkpoint, Property, End, Item:
 	default:
 		if h.flags == optional {
 			return f, false, nil

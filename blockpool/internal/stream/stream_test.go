@@ -49,6 +49,8 @@ func send(t testing.TB, h Header, opt Options, frames []Frame) []byte {
 			err = w.Property(f.Key, f.Value)
 		case Checkpoint:
 			err = w.Checkpoint(f.Cursor)
+		case Item:
+			err = w.Item(f.Key, f.Value)
 		}
 	}
 	if err == nil {

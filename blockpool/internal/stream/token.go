@@ -74,6 +74,9 @@ func ParseToken(s string) (Token, error) {
 		return Token{}, fmt.Errorf("token with line ends: %w", ErrToken)
 	}
 	h := Header{Pool: t.Pool, Volume: t.Volume, From: t.From, To: t.To, Size: t.Size, RecordSize: t.RecordSize, Resume: t.Cursor}
+	if t.Size == 0 { // a volume has a size
+		h.Features = []string{FeatureDataset}
+	}
 	if err := h.check(); err != nil {
 		return Token{}, fmt.Errorf("token: %w: %w", err, ErrToken)
 	}

@@ -1,0 +1,171 @@
+package blockpool
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/laminafs/lamina/blockpool/internal/stream"
+)
+
+// dumpTree returns all that a dataset has: items, and the content of records.
+func (b *bench) dumpTree(name string) string {
+	b.Helper()
+	t, err := b.OpenTree(name)
+	b.must(err)
+	defer t.Close()
+	var out strings.Builder
+	b.must(t.Items([]byte{ItemCounted}, nil, func(key, value []byte) error {
+		fmt.Fprintf(&out, "%x=%x\n", key, value)
+		return nil
+	}))
+	p := make([]byte, t.RecordSize())
+	for object := uint64(1); object < 8; object++ {
+		for at := uint64(0); ; {
+			first, end, err := t.NextRecords(object, at)
+			b.must(err)
+			if first == end {
+				break
+			}
+			for n := first; n < end; n++ {
+				b.must(t.ReadObject(object, p, int64(n)*int64(len(p))))
+				if !isZero(p) {
+					fmt.Fprintf(&out, "%d/%d %x\n", object, n, sha256.Sum256(p))
+				}
+			}
+			at = end
+		}
+	}
+	fmt.Fprintf(&out, "%d objects", t.Objects())
+	return out.String()
+}
+
+// scrawl changes a dataset at random.
+func (b *bench) scrawl(name string, rng *rand.Rand, batches int) {
+	b.Helper()
+	t, err := b.OpenTree(name)
+	b.must(err)
+	defer t.Close()
+	for range batches {
+		var batch Batch
+		n := rng.Uint64N(700)
+		if rng.IntN(4) == 0 {
+			batch.Delete(itemKey(n))
+		} else {
+			batch.Put(itemKey(n), bytes.Repeat([]byte{byte(n)}, rng.IntN(MaxItemValue)))
+		}
+		batch.Put(append([]byte{0xff}, fmt.Sprint(n)...), []byte{}) // a value of no bytes is one
+		object := 1 + rng.Uint64N(7)
+		if rng.IntN(4) == 0 {
+			batch.Zero(object, rng.Int64N(1<<20), rng.Int64N(1<<18))
+		} else {
+			p := make([]byte, 1+rng.IntN(50000))
+			for i := range p {
+				p[i] = byte(i * int(n) / 999)
+			}
+			batch.Write(object, rng.Int64N(1<<20), p)
+		}
+		b.must(t.Apply(ctx, &batch))
+	}
+	b.must(b.Sync(ctx))
+}
+
+// What is received is what was sent, in full and by what has changed, packed or not.
+func TestDatasetsAreSentWhole(t *testing.T) {
+	for _, zip := range []int{0, 2} {
+		a, b := newBench(t, Config{}, 1, 256<<20), newBench(t, Config{}, 1, 256<<20)
+		rng := rand.New(rand.NewPCG(1, uint64(zip)))
+		a.filesystem("home", "compression=zstd")
+		b.must(b.SetProperties(ctx, "", map[string]string{"compression": "off"}))
+		b.filesystem("backup")
+		a.scrawl("home", rng, 120)
+		last := ""
+		for i := range 4 {
+			snap := fmt.Sprintf("home@%d", i)
+			a.must(a.Snapshot(ctx, "home", snap))
+			var s bytes.Buffer
+			_, err := a.Send(ctx, &s, snap, SendOptions{From: last, Compression: zip})
+			a.must(err)
+			info, err := b.Receive(ctx, &s, "backup/home", ReceiveOptions{})
+			b.must(err)
+			if info.Name != "backup/home"+snap[len("home"):] || !info.IsDataset() {
+				t.Errorf("received %+v", info)
+			}
+			for _, name := range []string{info.Name, "backup/home"} {
+				if a.dumpTree(snap) != b.dumpTree(name) {
+					t.Fatalf("%s is not what %s is", name, snap)
+				}
+			}
+			last = snap
+			a.scrawl("home", rng, 40)
+		}
+		if got := b.prop("backup/home", "compression"); got != "off" {
+			t.Errorf("compression of what was received: %s", got)
+		}
+		b.must(b.recount())
+		b.reopen()
+		if a.dumpTree(last) != b.dumpTree("backup/home") {
+			t.Error("it is another one after opening anew")
+		}
+		b.must(b.recount())
+		var s bytes.Buffer
+		_, err := a.Send(ctx, &s, last, SendOptions{})
+		a.must(err)
+		b.must(b.CreateVolume(ctx, "disk", 1<<20, VolumeOptions{}))
+		for name, want := range map[string]error{"backup/home": ErrExists, "no/where": ErrNotFound, "disk/x": ErrInvalid} {
+			if _, err := b.Receive(ctx, bytes.NewReader(s.Bytes()), name, ReceiveOptions{}); !errors.Is(err, want) {
+				t.Errorf("into %s: %v", name, err)
+			}
+		}
+	}
+}
+
+// A stream that is cut off anywhere goes on, also among the items.
+func TestDatasetReceiveGoesOnWhereItWasCutOff(t *testing.T) {
+	a, b := newBench(t, Config{}, 1, 256<<20), newBench(t, Config{}, 1, 256<<20)
+	rng := rand.New(rand.NewPCG(7, 7))
+	a.filesystem("home")
+	a.scrawl("home", rng, 150)
+	a.must(a.Snapshot(ctx, "home", "home@s"))
+	var whole bytes.Buffer
+	_, err := a.Send(ctx, &whole, "home@s", SendOptions{})
+	a.must(err)
+	for _, part := range []float64{0.2, 0.6, 0.98, 0.999} {
+		cut := int64(part * float64(whole.Len()))
+		if _, err := b.Receive(ctx, io.LimitReader(bytes.NewReader(whole.Bytes()), cut), "got", ReceiveOptions{}); err == nil {
+			t.Fatal("a part was taken for the whole")
+		}
+		b.crash()
+		token, err := b.ReceiveToken("got")
+		b.must(err)
+		var rest bytes.Buffer
+		_, err = a.SendResume(ctx, &rest, token, SendOptions{})
+		a.must(err)
+		_, err = b.Receive(ctx, &rest, "got", ReceiveOptions{})
+		b.must(err)
+		if a.dumpTree("home@s") != b.dumpTree("got@s") {
+			t.Fatalf("cut off at %d of %d, it is not what was sent", cut, whole.Len())
+		}
+		_, err = b.DestroyAll(ctx, []string{"got"}, true)
+		b.must(err)
+		b.must(b.recount())
+	}
+}
+
+// Streams of datasets are refused by who does not know them, not misunderstood.
+func TestStreamOfADatasetNamesWhatItNeeds(t *testing.T) {
+	a := newBench(t, Config{}, 1, 64<<20)
+	a.filesystem("home")
+	a.must(a.Snapshot(ctx, "home", "home@s"))
+	var s bytes.Buffer
+	_, err := a.Send(ctx, &s, "home@s", SendOptions{})
+	a.must(err)
+	if _, err := stream.NewReader(&s); !errors.Is(err, stream.ErrUnsupported) || !strings.Contains(err.Error(), stream.FeatureDataset) {
+		t.Errorf("read without knowing datasets: %v", err)
+	}
+}
