@@ -245,6 +245,7 @@ func (fs *FS) Link(n, p *Node, name string) (Attr, error) {
 	if err := s.commit("link "+name, n.object); err != nil {
 		return Attr{}, err
 	}
+	n.linkable = false
 	fs.nodes.ref(n)
 	return n.attr(), nil
 }

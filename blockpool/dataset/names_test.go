@@ -108,7 +108,9 @@ func TestTmpfileGetsANameOrGoes(t *testing.T) {
 	m.must(err)
 	_, err = m.Link(n, m.Root(), "named")
 	m.must(err)
-	m.Forget(n, 2)
+	_, err = m.Link(n, m.Root(), "second")
+	m.must(err)
+	m.Forget(n, 3)
 	other, _, err := m.Tmpfile(m.Root(), 0o600, me)
 	m.must(err)
 	m.Forget(other, 1)
@@ -116,6 +118,15 @@ func TestTmpfileGetsANameOrGoes(t *testing.T) {
 	m.equal(m.tree.Counted(), 2)
 	m.remount(m.tree)
 	m.equal(m.read("named"), "x")
+	// Once it had a name it is like any other file.
+	n, _, err = m.Tmpfile(m.Root(), 0o600, me)
+	m.must(err)
+	_, err = m.Link(n, m.Root(), "gone")
+	m.must(err)
+	m.must(m.unlink("gone"))
+	_, err = m.Link(n, m.Root(), "again")
+	m.want(unix.ENOENT, err)
+	m.Forget(n, 2)
 }
 
 func TestRemovedDirectoryTakesNoNames(t *testing.T) {
