@@ -97,3 +97,33 @@ func BenchmarkRandomWrite4K(b *testing.B) {
 func BenchmarkWrite1M(b *testing.B) {
 	benchmarkWrite(b, 1<<20, func(i int) int64 { return int64(i%64) << 20 })
 }
+
+// BenchmarkDiffOf10Among100000 compares two snapshots of a tree of 100,000 files, of
+// which 10 were changed.
+func BenchmarkDiffOf10Among100000(b *testing.B) {
+	w := newPoolWorld(b, 128<<10, blockpool.CompressionOff)
+	fs, err := dataset.New(w.open(), dataset.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer fs.Close()
+	m := &mount{TB: b, FS: fs}
+	for d := range 100 {
+		m.must(m.mkdir(fmt.Sprint(d)))
+		for f := range 1000 {
+			m.must(m.create(fmt.Sprint(d, "/", f), ""))
+		}
+	}
+	old := w.snapshot()()
+	defer old.Close()
+	for i := range 10 {
+		m.must(m.write(fmt.Sprint(i*7, "/", i*83), 0, "changed"))
+	}
+	now := w.snapshot()()
+	defer now.Close()
+	for b.Loop() {
+		list, err := dataset.Diff(old, now)
+		m.must(err)
+		m.equal(len(list), 10)
+	}
+}

@@ -6,7 +6,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/laminafs/lamina/blockpool"
 	"github.com/laminafs/lamina/blockpool/dataset"
+	"github.com/laminafs/lamina/blockpool/dataset/memtree"
 )
 
 func TestSparseFile(t *testing.T) {
@@ -70,6 +72,51 @@ func TestCrashWhileAHugeFileIsCut(t *testing.T) {
 		m.check(m.tree)
 		m.must(m.truncate("f", 2*testRecord))
 		m.equal(m.read("f"), text(100, 1)+strings.Repeat("\x00", 2*testRecord-100))
+	}
+}
+
+// TestFileWhoseRestCouldNotGoDoesNotShowItAgain cuts a huge file while the records
+// behind its new size cannot be removed: the file must not grow into them.
+func TestFileWhoseRestCouldNotGoDoesNotShowItAgain(t *testing.T) {
+	m := newMount(t, dataset.Options{})
+	const records = 8300
+	m.must(m.create("f", text(records*testRecord, 1)))
+	m.must(m.create("g", "source"))
+	first := m.tree.Steps() + 1
+	m.tree.Before(func(n int, _ *blockpool.Batch) error {
+		if n > first {
+			return memtree.ErrFailed
+		}
+		return nil
+	})
+	m.must(m.truncate("f", 100))
+	m.equal(m.read("f"), text(100, 1))
+	grow := []func() error{
+		func() error { return m.truncate("f", 9000) },
+		func() error { return m.write("f", 9000, "x") },
+		func() error {
+			return m.on("f", func(n *dataset.Node) error { return m.Fallocate(n, 0, 0, 9000, false) })
+		},
+		func() error {
+			return m.on("g", func(src *dataset.Node) error {
+				return m.on("f", func(dst *dataset.Node) error {
+					_, err := m.CopyRange(src, dst, 0, 9000, 5, false)
+					return err
+				})
+			})
+		},
+	}
+	for _, f := range grow {
+		m.want(unix.EIO, f())
+	}
+	m.equal(m.read("f"), text(100, 1))
+	stuck := m.tree.Crash(m.tree.Steps())
+	m.tree.Before(nil)
+	for _, f := range grow {
+		m.remount(stuck.Clone("stuck", 7))
+		m.must(f())
+		m.equal(strings.Trim(m.read("f")[100:], "\x00xsource"), "")
+		m.check(m.tree)
 	}
 }
 
