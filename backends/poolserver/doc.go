@@ -15,7 +15,8 @@
 // when nobody answers there; it ends by itself when nothing was asked of it for a
 // while and nothing is exported. Who starts one while another is about to loses
 // the pool's lock and becomes a client of that one. A server that was killed leaves
-// its socket behind; the next start recovers the pool and replaces it.
+// its socket behind; the next start recovers the pool and replaces it, and makes the
+// exports again that there were (remember.go).
 //
 // What can be asked for is one table (ops.go) of [Op] values. Each is a name, the
 // types of its arguments and its result, and the function that does it: commands
@@ -47,6 +48,6 @@
 //   - Requests end before the pool is closed; jobs are interrupted by that, and go on
 //     when it is opened again.
 //
-// Locks: exports.making before exports.mu, and Server.mu before activity.mu and job.mu;
+// Locks: exports.making and exports.saving before exports.mu, and Server.mu before activity.mu and job.mu;
 // hook.mu is a leaf.
 package poolserver

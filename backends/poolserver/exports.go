@@ -44,8 +44,11 @@ type ExportInfo struct {
 // An export is a mount or a socket that is served.
 type export struct {
 	kind, target, volume string
-	private              bool
+	private, allowOther  bool
+	options              []string        // of the mount of a dataset, as they were asked for
 	mount                *datasets.Mount // nil: it is none of a dataset
+	dev                  string          // of a mount, as the mount table has it
+	remade               bool            // it is one of a server before, and nobody has asked for it since
 
 	inUse func() int
 	loops func() []serve.Loop
@@ -101,6 +104,10 @@ type exports struct {
 
 	mu   sync.Mutex
 	list map[string]*export
+	dead []serve.Loop // loop devices of a server before that are in use
+
+	saving sync.Mutex
+	over   bool // the server ends: none is to be made again
 }
 
 func (x *exports) add(e *export) {
@@ -156,7 +163,10 @@ func (s *Server) export(e *export, start func(*export) error) error {
 	if !filepath.IsAbs(e.target) {
 		return fmt.Errorf("export to %q: the path must be absolute: %w", e.target, unix.EINVAL)
 	}
-	if s.exports.get(e.target) != nil {
+	if there := s.exports.get(e.target); there != nil {
+		if there.sameAs(e) && s.exports.claim(there) {
+			return nil
+		}
 		return fmt.Errorf("export to %s: the pool is exported there already: %w", e.target, unix.EEXIST)
 	}
 	if !s.activity.enter() {
@@ -168,9 +178,11 @@ func (s *Server) export(e *export, start func(*export) error) error {
 		return fmt.Errorf("export to %s: %w", e.target, err)
 	}
 	s.exports.add(e)
+	s.remember()
 	go func() {
 		<-e.ended
 		s.exports.remove(e)
+		s.remember()
 		s.activity.leave()
 	}()
 	return nil
@@ -178,7 +190,7 @@ func (s *Server) export(e *export, start func(*export) error) error {
 
 // mount shows all volumes as files in the directory target.
 func (s *Server) mount(target string, private, allowOther bool) error {
-	return s.export(&export{kind: ExportFUSE, target: target, private: private}, func(e *export) error {
+	return s.export(&export{kind: ExportFUSE, target: target, private: private, allowOther: allowOther}, func(e *export) error {
 		m, err := serve.MountVolumes(serve.VolumesConfig{
 			Volumes: blocks.Volumes{Pool: s.pool}, Target: target, Source: s.pool.Config().Name, AllowOther: allowOther, Log: s.log,
 		})
@@ -186,6 +198,7 @@ func (s *Server) mount(target string, private, allowOther bool) error {
 			return err
 		}
 		info := m.Info()
+		e.dev = info.Dev
 		info.Version = s.cfg.Version
 		leave, err := fusefs.Attend(m, info, s.log, true)
 		if err != nil {

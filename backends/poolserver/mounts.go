@@ -71,13 +71,14 @@ func (s *Server) mountDataset(name, target string, options ...string) error {
 	if err := s.mayMount(name, target); err != nil {
 		return err
 	}
-	return s.export(&export{kind: ExportDataset, target: target, volume: name}, func(e *export) error {
+	return s.export(&export{kind: ExportDataset, target: target, volume: name, options: options}, func(e *export) error {
 		m, err := s.datasets.Mount(cfg)
 		if err != nil {
 			return err
 		}
 		info := m.Info()
 		info.Version = s.cfg.Version
+		e.dev = info.Dev
 		leave, err := fusefs.Attend(datasetMount{m, s.cfg.Place}, info, s.log, true)
 		if err != nil {
 			err = errors.Join(err, m.Unmount(true), m.Wait())

@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/laminafs/lamina/backends/serve"
 	"github.com/laminafs/lamina/blockpool"
 )
 
@@ -15,8 +16,11 @@ type Status struct {
 	Dir     string       `json:"dir"`
 	Config  ConfigInfo   `json:"config"`
 	Exports []ExportInfo `json:"exports,omitempty"`
-	Jobs    []JobInfo    `json:"jobs,omitempty"`
-	Server  ServerInfo   `json:"server"`
+	// DeadLoops are loop devices over files that a server exported which was killed.
+	// They are of no use, and in use.
+	DeadLoops []serve.Loop `json:"dead_loops,omitempty"`
+	Jobs      []JobInfo    `json:"jobs,omitempty"`
+	Server    ServerInfo   `json:"server"`
 }
 
 // ServerInfo tells of the process that has the pool.
@@ -58,6 +62,7 @@ var PoolStatus = Op[None, Status]{name: "pool.status", run: func(c *call, _ None
 		Status: c.pool.Status(), Dir: s.cfg.Place.Dir, Config: configInfo(c.pool.Config()), Exports: s.exportList(), Jobs: s.jobList(),
 		Server: ServerInfo{PID: os.Getpid(), Version: s.cfg.Version, Started: s.started},
 	}
+	st.DeadLoops = s.deadLoops()
 	if s.cfg.Idle > 0 {
 		st.Server.Idle = s.cfg.Idle.String()
 	}

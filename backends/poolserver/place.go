@@ -196,7 +196,7 @@ func (p Place) Destroy(force bool) error {
 		return fmt.Errorf("%w; to remove what is left of it use --force", err)
 	}
 	links, _ := filepath.Glob(filepath.Join(p.Dir, "meta-*.db")) // fails for a bad pattern only
-	for _, path := range slices.Concat(links, files, []string{p.socket(), p.beside() + ".log", p.beside() + daemon.CrashSuffix}) {
+	for _, path := range slices.Concat(links, files, []string{p.socket(), p.rememberedPath(), p.beside() + ".log", p.beside() + daemon.CrashSuffix}) {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("destroy pool %s: %w", p.Name(), err)
 		}

@@ -108,6 +108,9 @@ func Serve(cfg Config) error {
 				s.logEvent(e)
 			}
 		}
+	}
+	s.restoreExports()
+	if parent != nil {
 		// A client that is gone is no reason to end: the pool is open, and the
 		// next one is served.
 		parent.Ready(Started{PID: os.Getpid()})
@@ -190,6 +193,7 @@ func (s *Server) end(socket *control.Server) error {
 	s.activity.stop()
 	socket.Unlisten()
 	s.cancel()
+	s.forget()
 	s.exports.closeAll(true)
 	s.mu.Lock()
 	s.closed = true

@@ -135,6 +135,9 @@ func printUses(out io.Writer, st *poolserver.Status) {
 	for _, e := range st.Exports {
 		fmt.Fprintf(out, "export: %s\n", exportText(e))
 	}
+	for _, l := range st.DeadLoops {
+		fmt.Fprintf(out, "  dead: %s lost its server; take it away with: %s\n", l, l.Release())
+	}
 }
 
 func newPoolEvents() *cobra.Command {
