@@ -151,7 +151,7 @@ func (d *devices) choose(profile Profile, width int, size int64, chunks []*chunk
 		gap   int64
 	}
 	var places []place
-	for _, dev := range d.usable() {
+	for _, dev := range d.takers(profile) {
 		gaps := dev.gaps(chunks)
 		p := place{id: dev.id}
 		for _, g := range gaps {
@@ -214,7 +214,7 @@ func (d *device) gaps(chunks []*chunk) (gaps []gap) {
 // for.
 func (d *devices) room(profile Profile, chunks []*chunk) int64 {
 	var free []int64
-	for _, dev := range d.usable() {
+	for _, dev := range d.takers(profile) {
 		n := int64(0)
 		for _, g := range dev.gaps(chunks) {
 			n += g.n

@@ -63,6 +63,27 @@ func (d *devices) usable() (list []*device) {
 	return list
 }
 
+// takers returns the devices that new chunks of a profile may be made on. Where too
+// few are usable, those that are away count too, as long as what is written can be
+// read without them: a pool that has lost a device goes on, and the device, or what
+// takes its place, gets what it missed as it does of older chunks.
+func (d *devices) takers(profile Profile) []*device {
+	list, need := d.usable(), profile.MinDevices()
+	spare := profile.Parity()
+	if profile == Mirror {
+		spare = need - 1
+	}
+	if len(list) >= need || len(list) < need-spare {
+		return list
+	}
+	for _, dev := range d.all() {
+		if st := dev.state.Load(); len(list) < need && !dev.sound() && !st.leaving && st.heirOf == 0 {
+			list = append(list, dev)
+		}
+	}
+	return list
+}
+
 // sound reports whether the device is there and has missed nothing.
 func (d *device) sound() bool { return d.dev != nil && d.state.Load().away == 0 }
 

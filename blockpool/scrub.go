@@ -17,6 +17,8 @@ import (
 type ScrubOptions struct {
 	Rate   int64 // most bytes to read per second, all copies counted; 0: no limit
 	Resume bool  // go on with one that was paused, if there is one, instead of beginning anew
+
+	restart bool // the end of the process interrupted it
 }
 
 // The states of a scrub.
@@ -134,7 +136,14 @@ func (p *Pool) StopScrub() {
 func (p *Pool) endScrub(why error) {
 	p.scrub.mu.Lock()
 	cancel, ended := p.scrub.cancel, p.scrub.ended
+	waits := cancel == nil && p.scrub.restart
+	if waits { // to go on, since the pool was opened
+		p.scrub.restart, p.scrub.status.State = false, ScrubPaused
+	}
 	p.scrub.mu.Unlock()
+	if waits {
+		p.later(&task{run: p.saveScrub})
+	}
 	if cancel != nil {
 		cancel(why)
 		<-ended
@@ -164,6 +173,9 @@ func (p *Pool) beginScrub(o ScrubOptions, cancel context.CancelCauseFunc) error 
 	if s.cancel != nil {
 		return fmt.Errorf("one is under way: %w", ErrBusy)
 	}
+	if o.restart && !s.restart {
+		return errPaused // or another one has taken its place
+	}
 	s.cancel, s.ended = cancel, make(chan struct{})
 	s.restart = false
 	if !o.Resume || s.tour == nil {
@@ -183,8 +195,13 @@ func (p *Pool) scrubAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// It is durable that there is a scrub before it begins to work, so that it is not
+	// forgotten when the process ends now.
+	if err := p.do(ctx, nothing()); err != nil {
+		return err
+	}
 	pace := &pace{rate: p.ScrubStatus().Rate}
-	var saved time.Time
+	saved := time.Now()
 	for done := false; !done; {
 		if time.Since(saved) > scrubSave {
 			saved = time.Now()
@@ -390,7 +407,9 @@ func (p *Pool) loadScrub(view *meta.View) error {
 func (p *Pool) continueScrub() {
 	if p.scrub.restart {
 		rate := p.scrub.status.Rate
-		p.background(EventScrub, "scrub", func(ctx context.Context) error { return p.runScrub(ctx, ScrubOptions{Rate: rate, Resume: true}) })
+		p.background(EventScrub, "scrub", func(ctx context.Context) error {
+			return p.runScrub(ctx, ScrubOptions{Rate: rate, Resume: true, restart: true})
+		})
 	}
 }
 

@@ -47,7 +47,7 @@ func (p *Pool) shapes(chunks []*chunk) []shape {
 // first.
 func (d *devices) widths(profile Profile, chunks []*chunk) (list []int) {
 	var free []int64
-	for _, dev := range d.usable() {
+	for _, dev := range d.takers(profile) {
 		n := int64(0)
 		for _, g := range dev.gaps(chunks) {
 			n += g.n
