@@ -38,6 +38,7 @@
 //
 // # Invariants
 //
+//   - A server runs as the user whose the metadata is, also when root starts it.
 //   - Only who holds the pool's lock has the socket, except for one that was left
 //     behind. It is removed before the lock is given back, so a server never
 //     removes the socket of the next one.

@@ -77,7 +77,11 @@ func Serve(cfg Config) error {
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	defer signal.Stop(signals)
 
-	s, err := open(cfg, parent != nil)
+	var s *Server
+	err := cfg.Place.becomeOwner()
+	if err == nil {
+		s, err = open(cfg, parent != nil)
+	}
 	switch {
 	case errors.Is(err, blockpool.ErrInUse) && parent != nil:
 		parent.Ready(Started{Lost: true}) // fails when the client is gone, which is as good
