@@ -39,6 +39,7 @@ type FilesystemConfig[N vfs.Node] struct {
 type FilesystemMount struct {
 	*RawMount
 	counters  func() Counters
+	count     *counters
 	timeout   time.Duration
 	writeback bool
 }
@@ -69,13 +70,13 @@ func (r *rawFS[N]) mount(cfg *FilesystemConfig[N], serve fuse.RawFileSystem, ker
 		r.writeOut = func(node uint64) { _ = raw.conn.dropInode(node) }
 	}
 	limitMemory()
-	return &FilesystemMount{RawMount: raw, counters: r.counters, timeout: r.timeout, writeback: cfg.Writeback}, nil
+	return &FilesystemMount{RawMount: raw, counters: r.counters, count: &r.count, timeout: r.timeout, writeback: cfg.Writeback}, nil
 }
 
 // kernelOptions are the features that the server asks the kernel for.
 func (cfg *FilesystemConfig[N]) kernelOptions() *fuse.MountOptions {
 	o := &fuse.MountOptions{
-		MaxBackground:            64,
+		MaxBackground:            maxBackground,
 		MaxWrite:                 cfg.MaxWrite,
 		MaxReadAhead:             1 << 20,
 		DisableXAttrs:            cfg.NoXattrs,

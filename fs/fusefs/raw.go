@@ -66,6 +66,7 @@ type counters struct {
 	ops           [opCount]atomic.Uint64
 	errors        atomic.Uint64
 	read, written atomic.Uint64
+	writesDone    atomic.Uint64
 }
 
 type op int

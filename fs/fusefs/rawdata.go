@@ -37,6 +37,7 @@ func (r *rawFS[N]) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Re
 
 func (r *rawFS[N]) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	r.begin(opWrite)
+	defer r.count.writesDone.Add(1)
 	n, ok := r.node(in.NodeId)
 	if !ok {
 		return 0, stale

@@ -128,9 +128,25 @@ func TestSnapshotsHaveWhatTheKernelHeldBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer unix.Munmap(m)
+		large, err := os.Create(filepath.Join(dir, "large"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer large.Close()
+		large.Truncate(48 << 20)
+		l, err := unix.Mmap(int(large.Fd()), 0, 48<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Munmap(l)
+		want := random(48<<20, 1)
+		copy(l, want)
 		copy(m[100:], "mapped")
 		f.WriteAt([]byte("written"), 5000)
 		s.ask("snapshot", "set", "s")
+		if got := read(t, filepath.Join(dir, ".lamina/snapshot/s/large")); got != string(want) {
+			t.Error("the snapshot of a large mapped file has other bytes")
+		}
 		if got := read(t, filepath.Join(dir, ".lamina/snapshot/s/f")); len(got) != 8192 || got[100:106] != "mapped" || got[5000:5007] != "written" {
 			t.Errorf("the snapshot has %d bytes, or others", len(got))
 		}

@@ -159,27 +159,3 @@ func (m *Mount) anyFile(ids []uint64) bool {
 		return n != nil && !n.IsDir()
 	})
 }
-
-// Flush has the kernel hand over what it holds back of written files: through
-// mappings, and with write-back. It does not make anything durable. What was unmounted
-// lazily it cannot reach.
-func (m *Mount) Flush() error {
-	fd, err := unix.Open(m.target, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("flush %s: %w", m.target, err)
-	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err = unix.Fstat(fd, &st); err == nil && m.isOn(st.Dev) {
-		err = unix.Syncfs(fd)
-	}
-	if err != nil {
-		return fmt.Errorf("flush %s: %w", m.target, err)
-	}
-	return nil
-}
-
-// isOn reports whether a device number is that of the mount.
-func (m *Mount) isOn(dev uint64) bool {
-	return fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev)) == m.Info().Dev
-}

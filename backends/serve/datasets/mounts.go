@@ -120,7 +120,7 @@ func (s *Mounts) Flush(name string, below bool) error {
 	}
 	var failed []error
 	for _, m := range mounts {
-		failed = append(failed, m.Flush())
+		failed = append(failed, m.raw.Flush())
 	}
 	return errors.Join(failed...)
 }
