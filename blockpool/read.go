@@ -305,5 +305,12 @@ func fits(rec format.Record) func([]byte) bool {
 	return func(b []byte) bool { return format.Sum(b) == rec.Sum }
 }
 
-// recordKey is the key of a record's item in the volume's tree.
-func recordKey(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }
+// recordKey is the key of a record in a tree. Of the number behind the last one that
+// there can be in a dataset it is a key behind all records and before all items,
+// which may have keys that are shorter.
+func recordKey(n uint64) []byte {
+	if n == ItemCounted<<56 {
+		return []byte{ItemCounted}
+	}
+	return binary.BigEndian.AppendUint64(nil, n)
+}

@@ -327,6 +327,35 @@ func TestABatchThatCannotBeChangesNothing(t *testing.T) {
 	newTreeModel().same(b, b.tree("set"))
 }
 
+// TestTheLastObjectEndsBeforeTheShortestItem: what is done to all of the object with
+// the highest number has nothing to do with items, whose keys may be short.
+func TestTheLastObjectEndsBeforeTheShortestItem(t *testing.T) {
+	b := newBench(t, Config{}, 1, 64<<20)
+	b.must(b.CreateDataset(ctx, "set", DatasetOptions{RecordSize: 4 << 10}))
+	tree, m := b.tree("set"), newTreeModel()
+	batch := &Batch{}
+	for _, key := range []string{"\x80", "\x80\x00", "\x80\x00\x00\x00\x00\x00\x00"} {
+		batch.Put([]byte(key), []byte("item "+key))
+	}
+	last := tree.MaxObjectSize() - 4<<10
+	batch.Write(MaxObject, 0, []byte("first"))
+	batch.Write(MaxObject, last, []byte("last"))
+	b.must(tree.Apply(ctx, batch))
+	m.apply(&Batch{Items: batch.Items})
+	b.must(b.Sync(ctx))
+	if first, end, err := tree.NextRecords(MaxObject, 1); err != nil || first != 1<<objectShift-1 || end != 1<<objectShift {
+		t.Errorf("records %d to %d, %v", first, end, err)
+	}
+	b.must(tree.Apply(ctx, &Batch{Zeros: []ObjectRange{{MaxObject, 0, ToEnd}}}))
+	b.must(b.Sync(ctx))
+	if first, end, err := tree.NextRecords(MaxObject, 0); err != nil || first != end {
+		t.Errorf("records %d to %d, %v", first, end, err)
+	}
+	m.same(b, tree)
+	b.must(tree.Close())
+	b.clean(b.checked())
+}
+
 func TestWhatWasAppliedSurvivesAKillAndWhatWasFlushedALossOfPower(t *testing.T) {
 	b := newBench(t, Config{}, 1, 64<<20)
 	b.must(b.CreateDataset(ctx, "set", DatasetOptions{RecordSize: 64 << 10, Compression: CompressionLZ4}))
