@@ -271,7 +271,7 @@ func (s *Server) offline(name string, do func() error) error {
 	if e == nil {
 		return do()
 	}
-	target, options := e.target, mountedAs(e.mount.Options())
+	target, options := e.target, e.options
 	if err := e.unmount(false); err != nil {
 		return err
 	}
@@ -280,12 +280,4 @@ func (s *Server) offline(name string, do func() error) error {
 		err = errors.Join(err, fmt.Errorf("mount %s again: %w", name, again))
 	}
 	return err
-}
-
-// mountedAs returns the options that keep a mount what it was against its properties.
-func mountedAs(options map[string]string) []string {
-	if options["read_only"] == "on" {
-		return []string{"ro"}
-	}
-	return nil
 }
