@@ -38,6 +38,28 @@ func TestSparseFile(t *testing.T) {
 	m.equal(strings.Trim(m.read("f"), "\x00"), "data")
 }
 
+// TestBlocksAreCountedWhateverIsKnown writes, to a file in use that has holes, what was
+// just taken out of it.
+func TestBlocksAreCountedWhateverIsKnown(t *testing.T) {
+	for name, remove := range map[string]func(m *mount, n *dataset.Node) error{
+		"punch":    func(m *mount, n *dataset.Node) error { return m.Fallocate(n, 3, 5*testRecord, testRecord, false) },
+		"collapse": func(m *mount, n *dataset.Node) error { return m.Fallocate(n, 8, 5*testRecord, testRecord, false) },
+		"insert":   func(m *mount, n *dataset.Node) error { return m.Fallocate(n, 32, 5*testRecord, testRecord, false) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMount(t, dataset.Options{})
+			m.must(m.create("f", ""))
+			n := m.at("f")
+			defer m.Forget(n, 1)
+			m.must(m.truncate("f", 20*testRecord))
+			m.must(m.write("f", 5*testRecord, "x"))
+			m.must(remove(m, n))
+			m.must(m.write("f", 5*testRecord, "y"))
+			m.check(m.tree)
+		})
+	}
+}
+
 func TestTruncatedBytesAreZerosWhenTheFileGrows(t *testing.T) {
 	m := newMount(t, dataset.Options{})
 	m.must(m.create("f", text(3*testRecord, 1)))

@@ -261,6 +261,23 @@ func TestHostileItems(t *testing.T) {
 	}
 }
 
+// TestDirectoryIsReachedByItsOwnNameOnly refuses the second name of a directory, which
+// could lead a walk in circles.
+func TestDirectoryIsReachedByItsOwnNameOnly(t *testing.T) {
+	tree := victim(t)
+	k, v := entryAt(t, tree, objectOf(t, tree, "d/e"), objectOf(t, tree, "d/e/deep"))
+	loop := append(binary.AppendUvarint([]byte{4}, objectOf(t, tree, "d")), v[len(v)-len("deep"):]...)
+	tree.SetItem(k, loop)
+	m := &mount{TB: t, tree: tree}
+	m.open()
+	defer m.Close()
+	_, err := m.lookup("d/e/deep")
+	m.want(unix.EIO, err)
+	m.want(unix.EIO, m.rmdir("d/e/deep"))
+	m.want(unix.EIO, m.rename("d/e/deep", "x", 0))
+	m.equal(m.list("d/e"), []string{"deep"})
+}
+
 // TestFlippedItems changes bytes of items at random, and removes some.
 func TestFlippedItems(t *testing.T) {
 	whole := victim(t)
