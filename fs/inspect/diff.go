@@ -71,8 +71,8 @@ type DiffOptions struct {
 	Times bool
 	// Path is the subtree that is compared.
 	Path string
-	// OnlyTop leaves out what the top layer of the second stack does not have:
-	// enough when the first stack is all but that layer.
+	// OnlyTop tells that the first stack is the second without its top layer,
+	// so that what that layer has nothing to do with need not be looked at.
 	OnlyTop bool
 }
 
@@ -147,9 +147,6 @@ func (d *differ) pair(old, new *Entry, within bool, open func() (od, nd *Dir)) e
 	if o == nil && n == nil {
 		return nil
 	}
-	if o != nil && n != nil && d.o.OnlyTop && !inTop(n) {
-		return nil
-	}
 	c := &Change{Old: o, New: n, Within: within}
 	oldDir, newDir := o != nil && o.Top().IsDir(), n != nil && n.Top().IsDir()
 	report := true
@@ -184,15 +181,6 @@ func (d *differ) pair(old, new *Entry, within bool, open func() (od, nd *Dir)) e
 	return d.children(od, nd, within)
 }
 
-func inTop(e *Entry) bool {
-	for i := range e.Sightings {
-		if e.Sightings[i].Layer == 0 {
-			return true
-		}
-	}
-	return false
-}
-
 // children compares two directories, of which one may be nil.
 func (d *differ) children(od, nd *Dir, within bool) error {
 	if err := d.ctx.Err(); err != nil {
@@ -209,6 +197,14 @@ func (d *differ) children(od, nd *Dir, within bool) error {
 			if strings.Count(x.Path, "/") > maxDepth {
 				return fmt.Errorf("/%.200s…: deeper than %d directories: %w", x.Path, maxDepth, unix.ELOOP)
 			}
+		}
+	}
+	if d.o.OnlyTop && od != nil && nd != nil && nd.onlyTopDiffers(od) {
+		// What the top layer does not name has not changed.
+		return d.topChildren(od, nd, within)
+	}
+	for _, x := range []*Dir{od, nd} {
+		if x != nil {
 			x.Read(d.failed)
 		}
 	}
@@ -221,24 +217,7 @@ func (d *differ) children(od, nd *Dir, within bool) error {
 		case o != nil && n != nil && n.Name < o.Name, o == nil:
 			oe = nil
 		}
-		var subs []*Dir
-		err := d.pair(oe, ne, within, func() (a, b *Dir) {
-			if oe != nil {
-				if a = od.Open(oe); a != nil {
-					subs = append(subs, a)
-				}
-			}
-			if ne != nil {
-				if b = nd.Open(ne); b != nil {
-					subs = append(subs, b)
-				}
-			}
-			return a, b
-		})
-		for _, s := range subs {
-			s.Close()
-		}
-		if err != nil {
+		if err := d.below(od, nd, oe, ne, within); err != nil {
 			return err
 		}
 		if oe != nil {
@@ -249,6 +228,49 @@ func (d *differ) children(od, nd *Dir, within bool) error {
 		}
 	}
 	return nil
+}
+
+// topChildren compares the names that the top layer has in a directory.
+func (d *differ) topChildren(od, nd *Dir, within bool) error {
+	for _, name := range nd.topNames(d.failed) {
+		oe, err := od.Entry(name)
+		if err != nil {
+			d.failed(err)
+			continue
+		}
+		ne, err := nd.Entry(name)
+		if err != nil {
+			d.failed(err)
+			continue
+		}
+		if err := d.below(od, nd, oe, ne, within); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// below compares an entry of each of two directories, of which one may be nil.
+func (d *differ) below(od, nd *Dir, oe, ne *Entry, within bool) error {
+	var subs []*Dir
+	defer func() {
+		for _, s := range subs {
+			s.Close()
+		}
+	}()
+	return d.pair(oe, ne, within, func() (a, b *Dir) {
+		if oe != nil {
+			if a = od.Open(oe); a != nil {
+				subs = append(subs, a)
+			}
+		}
+		if ne != nil {
+			if b = nd.Open(ne); b != nil {
+				subs = append(subs, b)
+			}
+		}
+		return a, b
+	})
 }
 
 // from returns the path that a redirect tells an entry to have had.

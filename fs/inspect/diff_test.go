@@ -189,3 +189,45 @@ func diffOf(t *testing.T, old, new string) (text string) {
 	}
 	return text
 }
+
+// The log compares only what each layer names; that must be all there is.
+func TestLogIsTheDiffOfEachLayer(t *testing.T) {
+	checked := 0
+	for seed := range uint64(800) {
+		s := randomStack(seed)
+		if len(s.Layers) < 2 {
+			continue
+		}
+		failed := false
+		bad := func(error) { failed = true }
+		got := map[int][]string{}
+		err := s.Log(context.Background(), inspect.DiffOptions{}, bad, func(int) error { return nil }, func(i int, c *inspect.Change) error {
+			got[i] = append(got[i], fmt.Sprint(c.Kind, c.Path, c.What))
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range len(s.Layers) - 1 {
+			with, _ := s.Part(1, s.Number(i))
+			without, _ := s.Part(1, s.Number(i)-1)
+			var want []string
+			err := inspect.Diff(context.Background(), without, with, inspect.DiffOptions{}, bad, func(c *inspect.Change) error {
+				want = append(want, fmt.Sprint(c.Kind, c.Path, c.What))
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !failed && !slices.Equal(got[i], want) {
+				t.Fatalf("seed %d, layer %d\nlog  %q\ndiff %q", seed, s.Number(i), got[i], want)
+			}
+			if !failed {
+				checked += len(want)
+			}
+		}
+	}
+	if checked < 300 {
+		t.Errorf("%d changes only", checked)
+	}
+}

@@ -130,6 +130,40 @@ func (d *Dir) Read(failed func(error)) {
 	})
 }
 
+// onlyTopDiffers tells whether all that users see in the directory, but for what
+// the top layer has there, is in below too: the same directory of a stack without
+// that layer. Neither an opaque mark nor a redirect has then come between.
+func (d *Dir) onlyTopDiffers(below *Dir) bool {
+	live := func(parts []part, from int) (out []layerPath) {
+		for i := range parts {
+			if p := &parts[i]; p.live && p.layer >= from {
+				out = append(out, layerPath{p.layer - from, p.path})
+			}
+		}
+		return out
+	}
+	return slices.Equal(live(d.parts, 1), live(below.parts, 0))
+}
+
+// topNames returns the names that the top layer has in the directory, or
+// deletes.
+func (d *Dir) topNames(failed func(error)) []string {
+	all := d.parts
+	n := 0
+	for n < len(all) && all[n].layer == 0 {
+		n++
+	}
+	d.parts = all[:n]
+	d.Read(failed)
+	d.parts = all
+	names := make([]string, 0, len(d.items))
+	for _, it := range d.items {
+		names = append(names, it.name)
+	}
+	d.items = d.items[:0]
+	return slices.Compact(names)
+}
+
 // Next returns the next entry in the order of the names' bytes, nil at the end.
 // The entry before is no longer valid then.
 func (d *Dir) Next() *Entry {

@@ -88,7 +88,7 @@ func (s *Stack) Waste(ctx context.Context, o WasteOptions, failed func(error)) (
 	if o.Largest == 0 {
 		o.Largest = 20
 	}
-	c := &counting{s: s, o: &o, w: &Waste{}, links: map[linkKey]*linkState{}, crossed: map[crossing]int64{}}
+	c := &counting{s: s, o: &o, w: &Waste{}, links: map[linkKey]*linkState{}, crossed: map[layerPath]int64{}}
 	for i := range s.Layers {
 		c.w.Layers = append(c.w.Layers, LayerUsage{LayerJSON: s.Describe(i)})
 	}
@@ -143,8 +143,8 @@ type linkState struct {
 	by     int
 }
 
-// crossing is a place that a redirect led to.
-type crossing struct {
+// layerPath is a place in one layer.
+type layerPath struct {
 	layer int
 	path  string
 }
@@ -158,7 +158,7 @@ type counting struct {
 	candidates *candidates
 	// crossed holds, for each place that was reached over a redirect, the bytes
 	// that were counted there. Its own place was visited too.
-	crossed map[crossing]int64
+	crossed map[layerPath]int64
 }
 
 func (c *counting) count(e *Entry) {
@@ -275,7 +275,7 @@ func (c *counting) cross(g *Sighting, at, path string, size int64) {
 		path = g.Path()
 	}
 	if g.Stat.Nlink == 1 {
-		c.crossed[crossing{g.Layer, path}] += size
+		c.crossed[layerPath{g.Layer, path}] += size
 	}
 }
 
