@@ -10,6 +10,33 @@ import (
 // holdsFiles reports whether an entry is a dataset or a snapshot of one.
 func (e *entry) holdsFiles() bool { return e.content == contentObjects }
 
+// writer returns the id of the volume or dataset that has written what an entry
+// names: a snapshot writes nothing.
+func (e *entry) writer() uint64 {
+	if e.kind == KindSnapshot {
+		return e.origin
+	}
+	return e.id
+}
+
+// word says what an entry is.
+func (e *entry) word() string {
+	if e.kind == KindSnapshot {
+		return e.kind.String()
+	}
+	return e.noun()
+}
+
+// noun says what an entry is, or is a snapshot of.
+func (e *entry) noun() string { return nounOf(e.holdsFiles()) }
+
+func nounOf(files bool) string {
+	if files {
+		return "dataset"
+	}
+	return "volume"
+}
+
 // makeFilesystem adds a dataset to the catalogue.
 func (s *pass) makeFilesystem(name string, kept map[string]string) {
 	said, there := kept["recordsize"]

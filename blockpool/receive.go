@@ -25,7 +25,8 @@ type ReceiveOptions struct {
 
 // Receive reads a stream of [Pool.Send] and makes the snapshot that it brings: name
 // is VOLUME@SNAPSHOT, or VOLUME to take over the snapshot's name, or empty to take
-// over both. A full stream makes the volume too; any other needs the snapshot that
+// over both. Of a dataset's stream these are datasets; the one above it must be
+// there. A full stream makes the volume too; any other needs the snapshot that
 // it begins with to be the volume's newest and the volume to be unchanged since, and
 // names it when it is not. The volume is then what the snapshot is. The snapshot
 // keeps the guid that it has where it comes from, so that later streams fit.
@@ -46,7 +47,7 @@ func (p *Pool) Receive(ctx context.Context, src io.Reader, name string, o Receiv
 }
 
 func (p *Pool) receive(ctx context.Context, src io.Reader, name string, o ReceiveOptions) (VolumeInfo, error) {
-	r, err := stream.NewReader(src, stream.FeatureDataset)
+	r, err := stream.NewReader(src)
 	if err != nil {
 		return VolumeInfo{}, err
 	}
@@ -75,12 +76,10 @@ type receiver struct {
 	owner uint64 // volume that is charged
 	o     ReceiveOptions
 
-	next uint64 // record before which everything has arrived and was written
+	next uint64 // record, or position, before which everything has arrived and was written
 	run  []byte // records that arrived and are to be written together
 	at   uint64 // the first of them
-
-	items []ItemChange // that arrived and are to be stored together
-	done  SendProgress
+	done SendProgress
 }
 
 // receiver makes ready for a stream, and holds what it is received into.
@@ -89,7 +88,7 @@ func (p *Pool) receiver(ctx context.Context, h stream.Header, name string, o Rec
 	switch {
 	case err != nil:
 		return nil, err
-	case h.Size == 0 != h.Dataset() || h.Size > math.MaxInt64-format.MaxRecordSize:
+	case !h.Dataset && (h.Size == 0 || h.Size > math.MaxInt64-format.MaxRecordSize):
 		return nil, invalidf("a volume of %d bytes", h.Size)
 	case o.Quota < 0 || o.Refquota < 0:
 		return nil, invalidf("a limit below 0")
@@ -107,8 +106,8 @@ func (p *Pool) receiver(ctx context.Context, h stream.Header, name string, o Rec
 		return nil, err
 	}
 	x := &receiver{v: v, h: h, owner: v.id, o: o, next: h.Resume, done: SendProgress{Next: h.Resume, End: h.Records()}}
-	if h.Dataset() {
-		x.done.End = 0
+	if h.Dataset {
+		x.done = SendProgress{}
 	}
 	if r.target != 0 {
 		x.owner = r.target
@@ -160,7 +159,7 @@ func (x *receiver) take(ctx context.Context, r *stream.Reader) error {
 			return err
 		}
 		if f.Kind == stream.End {
-			x.next = x.h.Records()
+			x.next = x.h.Last()
 			return nil
 		}
 		if err := context.Cause(ctx); err != nil {
@@ -176,14 +175,7 @@ func (x *receiver) apply(ctx context.Context, f stream.Frame) error {
 	if err := x.flush(ctx); err != nil {
 		return err
 	}
-	if f.Kind != stream.Item {
-		if err := x.flushItems(ctx); err != nil {
-			return err
-		}
-	}
 	switch f.Kind {
-	case stream.Item:
-		return x.item(ctx, f)
 	case stream.Hole:
 		if err := x.punch(ctx, f.Record, f.Record+f.Count); err != nil {
 			return err
@@ -193,6 +185,8 @@ func (x *receiver) apply(ctx context.Context, f stream.Frame) error {
 	case stream.Checkpoint:
 		x.next = f.Cursor
 		x.saveCursor()
+	case stream.Items:
+		return x.items(ctx, f.Items)
 	}
 	return nil
 }
@@ -200,6 +194,12 @@ func (x *receiver) apply(ctx context.Context, f stream.Frame) error {
 // write gathers records that follow each other.
 func (x *receiver) write(ctx context.Context, f stream.Frame) error {
 	size := int(x.h.RecordSize)
+	if x.h.Dataset && (f.Codec != format.Plain || len(f.Data) < size) {
+		if err := x.flush(ctx); err != nil {
+			return err
+		}
+		return x.asStored(ctx, f)
+	}
 	if f.Codec != format.Plain {
 		return fmt.Errorf("record %d has codec %d: %w", f.Record, f.Codec, stream.ErrUnsupported)
 	}
@@ -225,9 +225,6 @@ func (x *receiver) flush(ctx context.Context) error {
 	if err := x.v.pool.throttle(ctx); err != nil {
 		return err
 	}
-	if x.h.Dataset() {
-		return x.flushPacked(ctx, n, p)
-	}
 	count := int64(len(p)) / size
 	own, limited := int64(0), true
 	if target := x.v.pool.catalogue.get(x.owner); target != nil {
@@ -239,7 +236,7 @@ func (x *receiver) flush(ctx context.Context) error {
 		}
 	}
 	for ; len(p) > 0; n, p = n+1, p[size:] {
-		if err := x.within(ctx, n); err != nil {
+		if err := x.within(ctx, n, size); err != nil {
 			return err
 		}
 		at, err := x.v.pool.allocate(ctx, format.Data, size, own)
@@ -253,30 +250,30 @@ func (x *receiver) flush(ctx context.Context) error {
 	return nil
 }
 
-// within refuses a record beyond the limits of the volume that is charged. What is
+// within refuses a record of so many bytes beyond the limits of the volume that is charged. What is
 // on its way to the disk is counted in full, though some of it replaces what is
 // counted already; so the answer is no only when nothing is on its way.
-func (x *receiver) within(ctx context.Context, n uint64) error {
-	err := x.over(n)
+func (x *receiver) within(ctx context.Context, n uint64, bytes int64) error {
+	err := x.over(n, bytes)
 	if errors.Is(err, ErrQuota) && x.v.pending.Load() > 0 {
 		if err := x.v.pool.Sync(ctx); err != nil {
 			return err
 		}
-		err = x.over(n)
+		err = x.over(n, bytes)
 	}
 	return err
 }
 
 // over refuses a record that seems to be too much. All that is received is new to
 // the volume, but for what arrives a second time.
-func (x *receiver) over(n uint64) error {
+func (x *receiver) over(n uint64, bytes int64) error {
 	charged := x.v.pool.catalogue.get(x.owner)
 	if charged == nil || !charged.pending.limited() {
 		return nil
 	}
 	// What is on its way is pending for who is charged, too: it is below that.
-	target, over := charged.entry.Load(), charged.pending.over(int64(x.h.RecordSize))
-	e, more := x.v.entry.Load(), x.v.pending.Load()+int64(x.h.RecordSize)
+	target, over := charged.entry.Load(), charged.pending.over(bytes)
+	e, more := x.v.entry.Load(), x.v.pending.Load()+bytes
 	if (target.refquota == 0 || e.referenced+more <= target.refquota) && over == nil {
 		return nil
 	}
@@ -297,22 +294,22 @@ func (x *receiver) over(n uint64) error {
 // them: after a crash the stream goes on from a cursor that is durable with all
 // that was before it.
 func (x *receiver) place(ctx context.Context, n uint64, at format.Addr, p []byte) error {
-	size := int64(x.h.RecordSize)
+	v, size := x.v, int64(x.h.RecordSize)
 	records := make([]format.Record, int64(len(p))/size)
-	stride := format.Addr(x.v.pool.space.extent(at, size).n)
+	stride := format.Addr(v.pool.space.extent(at, size).n)
 	for i := range records {
 		sum := format.Sum(p[int64(i)*size:][:size])
 		records[i] = format.Record{Addr: at + format.Addr(i)*stride, Size: uint32(size), Sum: sum, Owner: x.owner}
 	}
-	return x.placeAll(ctx, n, records, p, size)
-}
-
-// placeAll writes records of one size that lie in a row.
-func (x *receiver) placeAll(ctx context.Context, n uint64, records []format.Record, p []byte, size int64) error {
-	v := x.v
 	v.pending.Add(int64(len(p)))
 	// Crash from here to the end of the txg: sectors that nothing names.
-	err := v.pool.writeRun(records, p, size)
+	return x.enter(ctx, n, records, v.pool.writeRun(records, p, size))
+}
+
+// enter makes records that were written the content of the open txg. When writing
+// has failed, they are given up.
+func (x *receiver) enter(ctx context.Context, n uint64, records []format.Record, err error) error {
+	v := x.v
 	if err == nil {
 		err = v.pool.enter(ctx, func(g *txg) error {
 			for i, rec := range records {
@@ -324,14 +321,19 @@ func (x *receiver) placeAll(ctx context.Context, n uint64, records []format.Reco
 	}
 	if err != nil {
 		for _, rec := range records {
-			v.retract(rec.Addr, size)
+			v.retract(rec.Addr, int64(rec.Size))
 		}
 		return err
 	}
 	x.next = n + uint64(len(records))
 	x.done.Records += uint64(len(records))
-	x.done.Bytes += int64(len(p))
-	if x.done.Next = x.next; x.o.Progress != nil {
+	for _, rec := range records {
+		x.done.Bytes += int64(rec.Size)
+	}
+	if x.done.Next = x.next; x.h.Dataset {
+		x.done.Next = uint64(x.done.Bytes / int64(x.h.RecordSize))
+	}
+	if x.o.Progress != nil {
 		x.o.Progress(x.done)
 	}
 	return nil

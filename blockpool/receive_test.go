@@ -102,7 +102,7 @@ func TestStreamsOfOtherSendersAreTakenOrRefusedWithAReason(t *testing.T) {
 		"codec": {func(*stream.Header) {}, func(w *stream.Writer) error {
 			return w.Write(1, format.Zstd, []byte("compressed"))
 		}, ErrNewer},
-		"feature": {func(h *stream.Header) { h.Features = []string{"datasets"} }, nothing, ErrNewer},
+		"feature": {func(h *stream.Header) { h.Features = []string{"encryption"} }, nothing, ErrNewer},
 	} {
 		h := good
 		c.spoil(&h)
@@ -179,6 +179,8 @@ func TestWhatIsBeingReceivedIsLeftAlone(t *testing.T) {
 func FuzzUnpackReceiving(f *testing.F) {
 	h := stream.Header{Pool: stream.ID{1}, Volume: stream.ID{2}, To: stream.ID{3}, Size: 1 << 20, RecordSize: 4 << 10}
 	f.Add(receiving{token: h.Token(7), target: 9, snapshot: "s", force: true}.pack())
+	set := stream.Header{Pool: stream.ID{1}, Volume: stream.ID{2}, To: stream.ID{3}, Dataset: true, RecordSize: 4 << 10}
+	f.Add(receiving{token: set.Token(1 << 63), snapshot: "s"}.pack())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := unpackReceiving(b)
 		if err != nil {

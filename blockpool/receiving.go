@@ -126,16 +126,12 @@ func (s *pass) receiveInto(h stream.Header, volume, snap string, o ReceiveOption
 	if h.Resume != 0 {
 		return fmt.Errorf("the stream goes on at record %d, and nothing of it is here: %w", h.Resume, ErrNotFound)
 	}
-	content := contentBytes
-	if h.Dataset() {
-		content = contentObjects
-	}
-	target, base, err := s.receiveBase(h.Token(0), content, h.FromName, volume, o.Force)
+	target, base, err := s.receiveBase(h.Token(0), h.FromName, volume, o.Force)
 	if err == nil {
-		err = s.mayName(volume+"@"+snap, KindSnapshot, false)
+		err = s.mayName(volume+"@"+snap, KindSnapshot, h.Dataset)
 	}
 	if err == nil {
-		err = s.mayCreate(volume+receivingSuffix, KindSnapshot, false)
+		err = s.mayCreate(volume+receivingSuffix, KindSnapshot, h.Dataset)
 	}
 	if err != nil {
 		return err
@@ -147,23 +143,17 @@ func (s *pass) receiveInto(h stream.Header, volume, snap string, o ReceiveOption
 		}
 	}
 	e := s.newEntry(volume+receivingSuffix, KindVolume)
-	e.size, e.recordSize, e.content = int64(h.Size), int64(h.RecordSize), content
-	if e.holdsFiles() {
-		e.compression, err = ParseCompression(s.lookup().value(volume, "compression").Value)
-		if err != nil {
-			return s.fatal(err)
-		}
+	e.size, e.recordSize = int64(h.Size), int64(h.RecordSize)
+	if h.Dataset {
+		e.content = contentObjects
 	}
 	if base == nil {
 		e.quota, e.refquota = o.Quota, o.Refquota
 	} else {
 		r.target = target.id
-		e.origin, e.root, e.referenced, e.writtenTxg = base.id, base.root, base.referenced, base.writtenTxg
-		e.objects = base.objects
-		if !e.holdsFiles() {
-			if err := s.fatal(s.cutBehind(e)); err != nil {
-				return err
-			}
+		e.origin, e.root, e.referenced, e.objects, e.writtenTxg = base.id, base.root, base.referenced, base.objects, base.writtenTxg
+		if err := s.fatal(s.cutBehind(e)); err != nil {
+			return err
 		}
 	}
 	// Crash from here on: an entry that nobody can open, to go on with or to give up.
@@ -183,22 +173,22 @@ func continues(e *entry, h stream.Header) error {
 
 // receiveBase returns the volume that a stream continues and the snapshot that it
 // begins with, which must be as the sender knows it: nothing for a full stream.
-func (s *pass) receiveBase(t stream.Token, content content, fromName, volume string, force bool) (target, base *entry, err error) {
+func (s *pass) receiveBase(t stream.Token, fromName, volume string, force bool) (target, base *entry, err error) {
 	target = s.peekNamed(volume)
 	switch {
 	case t.From == stream.ID{} && target != nil:
-		return nil, nil, fmt.Errorf("volume %s: a full stream makes a new one: %w", volume, ErrExists)
+		return nil, nil, fmt.Errorf("%s %s: a full stream makes a new one: %w", target.noun(), volume, ErrExists)
 	case t.From == stream.ID{}:
-		return nil, nil, s.mayReceive(volume, content == contentObjects)
+		return nil, nil, s.mayReceiveNew(volume, t.Dataset)
 	case target == nil:
-		return nil, nil, fmt.Errorf("volume %s, which must have snapshot %s (guid %v): %w", volume, fromName, GUID(t.From), ErrNotFound)
-	case target.content != content:
-		return nil, nil, invalidf("the stream is of a dataset and %s is a volume, or the other way round", volume)
+		return nil, nil, fmt.Errorf("%s %s, which must have snapshot %s (guid %v): %w", nounOf(t.Dataset), volume, fromName, GUID(t.From), ErrNotFound)
+	case target.holdsFiles() != t.Dataset:
+		return nil, nil, invalidf("%s is a %s, and the stream is of a %s", volume, target.noun(), nounOf(t.Dataset))
 	case target.recordSize != int64(t.RecordSize):
-		return nil, nil, invalidf("the stream has records of %d bytes and volume %s of %d", t.RecordSize, volume, target.recordSize)
+		return nil, nil, invalidf("the stream has records of %d bytes and %s %s of %d", t.RecordSize, target.noun(), volume, target.recordSize)
 	}
 	if err := s.still(target); err != nil {
-		return nil, nil, fmt.Errorf("volume %s: %w", volume, err)
+		return nil, nil, fmt.Errorf("%s %s: %w", target.noun(), volume, err)
 	}
 	var newest *entry
 	for _, e := range s.snapshotsOf(volume) {
@@ -211,18 +201,18 @@ func (s *pass) receiveBase(t stream.Token, content content, fromName, volume str
 	}
 	switch {
 	case base == nil:
-		err = fmt.Errorf("volume %s lacks snapshot %s (guid %v), with which the stream begins: %w", volume, fromName, GUID(t.From), ErrNotFound)
+		err = fmt.Errorf("%s %s lacks snapshot %s (guid %v), with which the stream begins: %w", target.noun(), volume, fromName, GUID(t.From), ErrNotFound)
 	case force:
 	case base != newest:
 		err = fmt.Errorf("the stream begins with %s (guid %v), and the newest snapshot is %s: %w", base.name, base.guid, newest.name, ErrExists)
 	case target.root != base.root || target.size != base.size:
-		err = fmt.Errorf("volume %s has changed since snapshot %s: %w", volume, base.name, ErrBusy)
+		err = fmt.Errorf("%s %s has changed since snapshot %s: %w", target.noun(), volume, base.name, ErrBusy)
 	}
 	return target, base, err
 }
 
-// mayReceive refuses a name that nothing new can have.
-func (s *pass) mayReceive(name string, files bool) error {
+// mayReceiveNew refuses a name that a stream cannot make a volume or dataset of.
+func (s *pass) mayReceiveNew(name string, files bool) error {
 	if err := s.mayName(name, KindVolume, files); err != nil || !files {
 		return err
 	}
@@ -260,8 +250,11 @@ func (s *pass) snapshotsOf(volume string) (list []*entry) {
 	return list
 }
 
-// cutBehind removes records behind the size of an entry.
+// cutBehind removes records behind the size of a volume.
 func (s *pass) cutBehind(e *entry) error {
+	if e.holdsFiles() {
+		return nil
+	}
 	tree := btree.Open(s.nodes, s, e.root)
 	err := s.cut(tree, e, e.records(), math.MaxUint64)
 	e.root = tree.Root()
@@ -280,14 +273,14 @@ func (s *pass) publishReceived(id uint64) error {
 		return err
 	}
 	volume := strings.TrimSuffix(e.name, receivingSuffix)
-	target, _, err := s.receiveBase(r.token, e.content, "", volume, r.force)
+	target, _, err := s.receiveBase(r.token, "", volume, r.force)
 	switch {
 	case err != nil:
 		return err
 	case target != nil && target.id != r.target:
-		return fmt.Errorf("volume %s is another one now: %w", volume, ErrExists)
+		return fmt.Errorf("%s %s is another one now: %w", target.noun(), volume, ErrExists)
 	}
-	if err := s.mayName(volume+"@"+r.snapshot, KindSnapshot, false); err != nil {
+	if err := s.mayName(volume+"@"+r.snapshot, KindSnapshot, r.token.Dataset); err != nil {
 		return err
 	}
 	if err := s.nodes.share(e.root); err != nil {
@@ -297,16 +290,16 @@ func (s *pass) publishReceived(id uint64) error {
 	if target == nil {
 		snap = s.newEntry(volume+"@"+r.snapshot, KindSnapshot)
 		snap.root, snap.size, snap.recordSize, snap.referenced, snap.writtenTxg = e.root, e.size, e.recordSize, e.referenced, e.writtenTxg
-		snap.content, snap.objects, snap.compression = e.content, e.objects, e.compression
-		snap.origin = e.id
+		snap.content, snap.objects, snap.origin = e.content, e.objects, e.id
 		e.name = volume
+		s.refresh(volume)
+		snap.compression = e.compression
 	} else {
 		target = s.change(target.id)
 		s.p.dead.add(s, target.root)
-		target.root, target.size, target.referenced, target.writtenTxg = e.root, e.size, e.referenced, s.g.number
-		target.objects = e.objects
+		target.root, target.size, target.referenced, target.objects, target.writtenTxg = e.root, e.size, e.referenced, e.objects, s.g.number
 		s.after = append(s.after, func() { s.p.changedAll(target.id) })
-		e.name, e.kind, e.origin = volume+"@"+r.snapshot, KindSnapshot, target.id
+		e.name, e.kind, e.origin, e.compression = volume+"@"+r.snapshot, KindSnapshot, target.id, target.compression
 		e.created, e.createdTxg = time.Now(), s.g.number
 	}
 	e.receiving, snap.guid = nil, GUID(r.token.To)

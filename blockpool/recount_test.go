@@ -119,8 +119,24 @@ func (c *recounter) catalogue() {
 		}
 		names[e.name] = true
 		var referenced int64
+		var objects uint64
+		c.items(e.root, func(key, value []byte) {
+			if !e.holdsFiles() || len(key) > MaxItemKey || len(value) > MaxItemValue {
+				c.bad("%s: item %x with a value of %d bytes", e.name, key, len(value))
+			}
+			if key[0] == ItemCounted {
+				objects++
+			}
+		})
+		if objects != e.objects {
+			c.bad("%s has %d objects and says %d", e.name, objects, e.objects)
+		}
 		c.tree(e.root, func(key []byte, rec format.Record) {
-			if n := binary.BigEndian.Uint64(key); n >= e.records() || !e.fits(rec) {
+			wrong := int64(rec.Size) != e.recordSize || rec.Codec != format.Plain
+			if e.holdsFiles() {
+				wrong = int64(rec.Size) > e.recordSize
+			}
+			if n := binary.BigEndian.Uint64(key); n >= e.records() || wrong {
 				c.bad("%s: record %d of %d bytes, in %d records of %d", e.name, n, rec.Size, e.records(), e.recordSize)
 			}
 			referenced += (int64(rec.Size) + 4095) / 4096 * 4096
@@ -150,7 +166,25 @@ func (c *recounter) catalogue() {
 	})
 }
 
-// tree calls f with each item of a tree, in order.
+// items calls f with each item of a dataset's tree.
+func (c *recounter) items(root btree.NodeID, f func(key, value []byte)) {
+	if root == 0 {
+		return
+	}
+	n := c.node(uint64(root))
+	if n == nil {
+		return
+	}
+	for i := range n.Len() {
+		if n.Level() > 0 {
+			c.items(n.Child(i), f)
+		} else if key := n.AppendKey(nil, i); key[0] >= ItemCounted {
+			f(key, n.Value(i))
+		}
+	}
+}
+
+// tree calls f with each record of a tree, in order.
 func (c *recounter) tree(root btree.NodeID, f func([]byte, format.Record)) {
 	if root == 0 {
 		return
@@ -164,7 +198,7 @@ func (c *recounter) tree(root btree.NodeID, f func([]byte, format.Record)) {
 			c.tree(n.Child(i), f)
 			continue
 		}
-		if isItem(n.AppendKey(nil, i)) {
+		if n.AppendKey(nil, i)[0] >= ItemCounted {
 			continue
 		}
 		rec, err := format.ParseRecord(n.Value(i))
@@ -201,7 +235,7 @@ func (c *recounter) refer(id uint64, seen map[uint64]bool) {
 			c.refer(uint64(n.Child(i)), seen)
 			continue
 		}
-		if isItem(n.AppendKey(nil, i)) {
+		if n.AppendKey(nil, i)[0] >= ItemCounted {
 			continue
 		}
 		rec, err := format.ParseRecord(n.Value(i))

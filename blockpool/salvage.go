@@ -309,31 +309,6 @@ func (s *salvager) keepEntry(e *entry) {
 	}
 }
 
-// writer returns the id of the volume or dataset that has written what an entry
-// names: a snapshot writes nothing.
-func (e *entry) writer() uint64 {
-	if e.kind == KindSnapshot {
-		return e.origin
-	}
-	return e.id
-}
-
-// word says what an entry is.
-func (e *entry) word() string {
-	if e.kind == KindSnapshot {
-		return e.kind.String()
-	}
-	return e.noun()
-}
-
-// noun says what an entry is, or is a snapshot of.
-func (e *entry) noun() string {
-	if e.holdsFiles() {
-		return "dataset"
-	}
-	return "volume"
-}
-
 // tree keeps what is right of a tree, and returns its root.
 func (s *salvager) tree(root btree.NodeID) (btree.NodeID, btree.Totals) {
 	if root == 0 {

@@ -19,11 +19,12 @@ type SendOptions struct {
 
 // SendProgress tells how far a stream is.
 type SendProgress struct {
-	Next    uint64 `json:"next"`     // record that comes next
-	End     uint64 `json:"end"`      // records of the volume
-	Records uint64 `json:"records"`  // sent
-	Bytes   int64  `json:"bytes"`    // of them, before compression
-	Holes   uint64 `json:"in_holes"` // records that were said to be holes
+	Next    uint64 `json:"next"`            // record that comes next; of a dataset, how many records the bytes would fill
+	End     uint64 `json:"end"`             // records of the volume; of a dataset those of its bytes, 0 where that is not known
+	Records uint64 `json:"records"`         // sent
+	Bytes   int64  `json:"bytes"`           // of them, before the stream was compressed
+	Holes   uint64 `json:"in_holes"`        // records that were said to be holes
+	Items   uint64 `json:"items,omitempty"` // of a dataset
 }
 
 // checkpointBytes is how much is sent between two places where a stream that was
@@ -31,8 +32,8 @@ type SendProgress struct {
 const checkpointBytes = 32 << 20
 
 // Send writes a snapshot to w as a stream for [Pool.Receive]: all of it, or what
-// differs from the snapshot From, which may be of any volume with records of the
-// same size. Each record is compared with its checksum before it is sent. The
+// differs from the snapshot From, which may be of any volume, or dataset, with
+// records of the same size. Records that are packed are sent as they are. Each record is compared with its checksum before it is sent. The
 // snapshot cannot be destroyed meanwhile.
 func (p *Pool) Send(ctx context.Context, w io.Writer, snapshot string, o SendOptions) (SendProgress, error) {
 	s := &sender{p: p, o: o}
@@ -125,11 +126,17 @@ func (s *sender) between(from, to string) (err error) {
 		s.release()
 		return fmt.Errorf("since %s: %w", from, err)
 	}
-	if a, b := s.from.entry.Load(), s.to.entry.Load(); a.recordSize != b.recordSize || a.content != b.content {
-		s.release()
-		return invalidf("since %s: it has records of another size or kind", from)
+	x, y := s.from.entry.Load(), s.to.entry.Load()
+	switch {
+	case x.content != y.content:
+		err = invalidf("since %s: it is of a %s, and this is of a %s", from, x.noun(), y.noun())
+	case x.recordSize != y.recordSize:
+		err = invalidf("since %s: it has records of another size", from)
 	}
-	return nil
+	if err != nil {
+		s.release()
+	}
+	return err
 }
 
 // holdSnapshot is hold for what is sent.
@@ -158,10 +165,7 @@ func (s *sender) header() stream.Header {
 	to := s.to.entry.Load()
 	h := stream.Header{
 		Pool: stream.ID(s.p.guid), Volume: stream.ID(to.guid), To: stream.ID(to.guid),
-		Name: to.name, Size: uint64(to.size), RecordSize: uint32(to.recordSize),
-	}
-	if to.holdsFiles() {
-		h.Features = []string{stream.FeatureDataset}
+		Name: to.name, Size: uint64(to.size), RecordSize: uint32(to.recordSize), Dataset: to.holdsFiles(),
 	}
 	if v := s.p.catalogue.entry(to.origin); v != nil {
 		h.Volume = stream.ID(v.guid)
@@ -180,11 +184,11 @@ func (s *sender) send(ctx context.Context, w io.Writer, h stream.Header) error {
 	if err != nil {
 		return err
 	}
-	end := h.Records()
-	if !h.Dataset() {
-		s.done.End = end
-	}
 	s.buf = make([]byte, maxRun)
+	if h.Dataset {
+		return s.sendDataset(ctx, x, h)
+	}
+	s.done.End = h.Records()
 	last := int64(0) // bytes at the last checkpoint
 	for next := h.Resume; ; {
 		list, rest, err := s.p.changes(s.from, s.to, next, maxRun/int(h.RecordSize))
@@ -192,17 +196,12 @@ func (s *sender) send(ctx context.Context, w io.Writer, h stream.Header) error {
 			return err
 		}
 		for _, c := range list {
-			if err := s.change(x, c, end); err != nil {
+			if err := s.change(x, c); err != nil {
 				return err
 			}
 		}
-		if next = rest; next == 0 || next >= end {
-			if h.Dataset() {
-				if err := s.items(ctx, x); err != nil {
-					return err
-				}
-			}
-			s.tell(end)
+		if next = rest; next == 0 || next >= s.done.End {
+			s.tell(s.done.End)
 			return x.Close()
 		}
 		if s.done.Bytes-last >= checkpointBytes {
@@ -227,11 +226,11 @@ func (s *sender) tell(next uint64) {
 
 // change sends what became of some records. Those behind the volume's end need not
 // be told: its size says it.
-func (s *sender) change(x *stream.Writer, c change, last uint64) error {
-	if c.first >= last {
+func (s *sender) change(x *stream.Writer, c change) error {
+	if c.first >= s.done.End {
 		return nil
 	}
-	if c.count = min(c.count, last-c.first); c.Change == Hole {
+	if c.count = min(c.count, s.done.End-c.first); c.Change == Hole {
 		s.done.Holes += c.count
 		return x.Hole(c.first, c.count)
 	}

@@ -9,8 +9,6 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
-
-	"github.com/laminafs/lamina/blockpool/internal/stream"
 )
 
 // dumpTree returns all that a dataset has: items, and the content of records.
@@ -154,18 +152,5 @@ func TestDatasetReceiveGoesOnWhereItWasCutOff(t *testing.T) {
 		_, err = b.DestroyAll(ctx, []string{"got"}, true)
 		b.must(err)
 		b.must(b.recount())
-	}
-}
-
-// Streams of datasets are refused by who does not know them, not misunderstood.
-func TestStreamOfADatasetNamesWhatItNeeds(t *testing.T) {
-	a := newBench(t, Config{}, 1, 64<<20)
-	a.filesystem("home")
-	a.must(a.Snapshot(ctx, "home", "home@s"))
-	var s bytes.Buffer
-	_, err := a.Send(ctx, &s, "home@s", SendOptions{})
-	a.must(err)
-	if _, err := stream.NewReader(&s); !errors.Is(err, stream.ErrUnsupported) || !strings.Contains(err.Error(), stream.FeatureDataset) {
-		t.Errorf("read without knowing datasets: %v", err)
 	}
 }

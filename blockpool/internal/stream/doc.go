@@ -1,4 +1,4 @@
-// Package stream is the container that volumes travel in between pools: what
+// Package stream is the container that volumes and datasets travel in between pools: what
 // send writes and receive reads. It knows frames, digests and order; which
 // records are sent, and what becomes of them, is the pool's business.
 //
@@ -7,7 +7,7 @@
 //	  │ a check after each, over all bytes so far: a chain ──┘
 //	  └ who is sent, since which snapshot, from which record on
 //
-// # Format, version 1
+// # Format, versions 1 and 2
 //
 // Numbers are little-endian, or unsigned varints (LEB128) where it says so.
 //
@@ -21,8 +21,10 @@
 //	Checkpoint 3: cursor varint
 //	Property 4: length of key u8, key, value
 //	Pack     5: one or more frames without checks, compressed with zstd
-//	End      6: varints: writes, bytes, records in holes, properties, frames
-//	Item     7: 1 or, where there is none any more, 0 (u8), length of key u8, key, value
+//	End      6: varints: writes, bytes, records in holes, properties, frames, and
+//	            items if there are any
+//	Items    7: items, each: 0 deleted or 1 u8, length of key u8, key, and
+//	            unless deleted length of value varint, value
 //
 // A check is the xxhash64 (seed 0) of all bytes of the stream before it, other
 // checks included. So it covers the frame, its place, and the stream that it is
@@ -30,19 +32,26 @@
 // stream does not match, and nothing of it is handed out. It finds accidents,
 // not forgery; who needs that sends through ssh or the like.
 //
+// Version 1 is of a volume, version 2 of a dataset. There size is 0, and what
+// records, holes and items are told apart by is their position: the number of a
+// record, which is below 2^63, or the first eight bytes of an item's key, big-endian
+// and with zeros behind a shorter key, which are above. Cursors and resume are
+// positions. Data of a record may be short whatever its codec. Items come behind
+// all records, in the order of their keys.
+//
 // # Compatibility
 //
 // The header names the features without which the stream cannot be understood;
 // a reader refuses those that it does not know, by name. Frames of unknown kind
 // are skipped when bit 0 of their flags says so, and refused otherwise. A
-// version is raised only when a header can no longer be read.
+// version is raised only when a header can no longer be understood, as that of a
+// dataset by who knows volumes alone: version 1 is what volumes are sent in.
 //
 // # Invariants
 //
 // They hold for all that a Writer lets out and all that a Reader lets in:
 //
-//   - Writes and Holes ascend by record, without overlap, from Header.Resume on;
-//   - Items are in streams with [FeatureDataset], behind all records, and ascend by key;
+//   - Writes, Holes and items ascend, without overlap, from Header.Resume on;
 //   - a cursor is behind all records before it in the stream, and not behind
 //     any that follow: a receiver that has applied everything up to a
 //     Checkpoint can continue there, with a stream whose Resume is the cursor;

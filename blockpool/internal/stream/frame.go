@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,6 +15,9 @@ const (
 	MaxPack    = 1 << 20 // of the frames in a Pack, decompressed
 	MaxKey     = 255
 	MaxValue   = 64 << 10
+
+	MaxItemKey   = 255
+	MaxItemValue = 1024
 )
 
 const (
@@ -33,10 +37,10 @@ const (
 	Property   Kind = 4 // a key and a value that go with the volume
 	pack       Kind = 5
 	End        Kind = 6 // the last frame of every whole stream
-	Item       Kind = 7 // of a dataset: a key, and its value or that it has none
+	Items      Kind = 7 // items of a dataset
 )
 
-var kindNames = [...]string{Write: "Write", Hole: "Hole", Checkpoint: "Checkpoint", Property: "Property", pack: "Pack", End: "End", Item: "Item"}
+var kindNames = [...]string{Write: "Write", Hole: "Hole", Checkpoint: "Checkpoint", Property: "Property", pack: "Pack", End: "End", Items: "Items"}
 
 func (k Kind) String() string {
 	if int(k) < len(kindNames) && k != 0 {
@@ -54,9 +58,16 @@ type Frame struct {
 	Data   []byte       // Write; valid until the next call of Next
 	Cursor uint64       // Checkpoint: all records below it are in the stream so far, or unchanged
 	Digest uint64       // Checkpoint and End: xxhash64 of the stream before the frame's check
-	Key    string       // Property, Item
-	Value  []byte       // Property, and Item, where nil says that there is none; valid until the next call of Next
+	Key    string       // Property
+	Value  []byte       // Property; valid until the next call of Next
+	Items  []Item       // Items; valid until the next call of Next
 	Totals Totals       // End
+}
+
+// An Item is what an item of a dataset is from now on.
+type Item struct {
+	Key, Value []byte
+	Deleted    bool
 }
 
 // Totals counts what is in a stream.
@@ -66,6 +77,7 @@ type Totals struct {
 	Holes      uint64 // records in holes
 	Properties uint64
 	Frames     uint64 // checks after the header's
+	Items      uint64 // of a dataset
 }
 
 // appendHead begins a frame; finishHead enters the length of its payload.
@@ -119,10 +131,15 @@ func parsePayload(k Kind, b []byte) (Frame, error) {
 			return f, errors.New("the key is cut off")
 		}
 		f.Key, f.Value, v.rest = string(b[1:1+b[0]]), b[1+b[0]:], nil
-	case Item:
-		return parseItem(b)
+	case Items:
+		f.Items, v.rest = parseItems(b)
+		v.short = len(v.rest) > 0
 	case End:
 		f.Totals = Totals{Writes: v.next(), Bytes: v.next(), Holes: v.next(), Properties: v.next(), Frames: v.next()}
+		if len(v.rest) > 0 {
+			f.Totals.Items = v.next()
+			v.short = v.short || f.Totals.Items == 0
+		}
 	}
 	switch {
 	case v.short:
@@ -131,6 +148,43 @@ func parsePayload(k Kind, b []byte) (Frame, error) {
 		return f, fmt.Errorf("%d bytes too many", len(v.rest))
 	}
 	return f, nil
+}
+
+// appendItem is the inverse of parseItems, for one.
+func appendItem(b []byte, i Item) []byte {
+	if i.Deleted {
+		return append(append(b, 0, byte(len(i.Key))), i.Key...)
+	}
+	b = append(append(b, 1, byte(len(i.Key))), i.Key...)
+	return append(binary.AppendUvarint(b, uint64(len(i.Value))), i.Value...)
+}
+
+// parseItems takes items off b. What it does not understand is left over.
+func parseItems(b []byte) (list []Item, rest []byte) {
+	for len(b) > 0 {
+		if len(b) < 2 || b[0] > 1 || len(b) < 2+int(b[1]) {
+			return list, b
+		}
+		end := 2 + int(b[1])
+		i := Item{Key: b[2:end:end], Deleted: b[0] == 0}
+		next := b[end:]
+		if !i.Deleted {
+			n, size := binary.Uvarint(next)
+			if size <= 0 || n > uint64(len(next)-size) {
+				return list, b
+			}
+			i.Value, next = next[size:size+int(n):size+int(n)], next[size+int(n):]
+		}
+		list, b = append(list, i), next
+	}
+	return list, nil
+}
+
+// Position returns the position of an item or record, by its key.
+func Position(key []byte) uint64 {
+	var b [8]byte
+	copy(b[:], key)
+	return binary.BigEndian.Uint64(b[:])
 }
 
 // varints takes numbers off a slice. short says that one was not there.
@@ -152,8 +206,8 @@ func (v *varints) next() uint64 {
 // progress judges frames by those before them, for both directions.
 type progress struct {
 	h      Header
-	next   uint64 // first record that may follow
-	item   string // key of the last item
+	next   uint64 // first record, or position, that may follow
+	item   []byte // key of the last item
 	totals Totals
 }
 
@@ -173,11 +227,9 @@ func (p *progress) take(f Frame) error {
 		}
 		p.next = f.Record + f.Count
 		p.totals.Holes += f.Count
-	case Item:
-		return p.takeItem(f)
 	case Checkpoint:
-		if f.Cursor < p.next || f.Cursor > p.h.Records() {
-			return fmt.Errorf("cursor %d is not between %d and %d", f.Cursor, p.next, p.h.Records())
+		if f.Cursor < p.next || f.Cursor > p.h.Last() {
+			return fmt.Errorf("cursor %d is not between %d and %d", f.Cursor, p.next, p.h.Last())
 		}
 		p.next = f.Cursor
 	case Property:
@@ -185,7 +237,27 @@ func (p *progress) take(f Frame) error {
 			return fmt.Errorf("a key of %d bytes and a value of %d", len(f.Key), len(f.Value))
 		}
 		p.totals.Properties++
+	case Items:
+		return p.takeItems(f)
 	}
+	return nil
+}
+
+func (p *progress) takeItems(f Frame) error {
+	if !p.h.Dataset || len(f.Items) == 0 {
+		return fmt.Errorf("%d items of a volume or dataset", len(f.Items))
+	}
+	for _, i := range f.Items {
+		at := Position(i.Key)
+		switch {
+		case len(i.Key) == 0 || len(i.Key) > MaxItemKey || at < p.h.Records() || len(i.Value) > MaxItemValue:
+			return fmt.Errorf("item with a key of %d bytes and a value of %d", len(i.Key), len(i.Value))
+		case at < p.next || p.item != nil && bytes.Compare(i.Key, p.item) <= 0:
+			return fmt.Errorf("item %x comes when %x is due", i.Key, p.next)
+		}
+		p.next, p.item = at, append(p.item[:0], i.Key...)
+	}
+	p.totals.Items += uint64(len(f.Items))
 	return nil
 }
 
@@ -200,7 +272,7 @@ func (p *progress) takeWrite(f Frame) error {
 		return fmt.Errorf("record %d has codec %d, which is not known", f.Record, f.Codec)
 	case len(f.Data) == 0 || len(f.Data) > int(p.h.RecordSize):
 		return fmt.Errorf("record %d has %d bytes, and records of the volume %d", f.Record, len(f.Data), p.h.RecordSize)
-	case f.Codec == format.Plain && len(f.Data) < int(p.h.RecordSize) && !p.h.Dataset() && uint64(len(f.Data)) != p.h.Size-f.Record*uint64(p.h.RecordSize):
+	case !p.h.Dataset && f.Codec == format.Plain && len(f.Data) < int(p.h.RecordSize) && uint64(len(f.Data)) != p.h.Size-f.Record*uint64(p.h.RecordSize):
 		return fmt.Errorf("record %d has only %d bytes", f.Record, len(f.Data))
 	}
 	p.next = f.Record + 1

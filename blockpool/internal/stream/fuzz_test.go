@@ -36,19 +36,8 @@ func FuzzFrames(f *testing.F) {
 			h.Features = []string{featureZstd}
 		}
 		receiveFuzzed(t, seal(h.pack(), b))
+		receiveFuzzed(t, seal(setHeader.pack(), b))
 	})
-}
-
-// FuzzDatasetFrames is FuzzFrames for a dataset.
-func FuzzDatasetFrames(f *testing.F) {
-	b := datasetStream(f, 0)
-	var frames []byte
-	starts := append(frameStarts(b), len(b))
-	for i := 1; i < len(starts)-1; i++ {
-		frames = append(frames, b[starts[i]:starts[i+1]-checkSize]...)
-	}
-	f.Add(frames)
-	f.Fuzz(func(t *testing.T, b []byte) { receiveFuzzed(t, seal(datasetHeader().pack(), b)) })
 }
 
 // FuzzPack takes the frames within a pack.
@@ -69,6 +58,7 @@ func FuzzPack(f *testing.F) {
 // FuzzHeader takes the fields of a header.
 func FuzzHeader(f *testing.F) {
 	f.Add(testHeader.pack())
+	f.Add(setHeader.pack())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) < prefixSize {
 			return
@@ -79,14 +69,14 @@ func FuzzHeader(f *testing.F) {
 
 // receiveFuzzed reads b. What is taken must be the same when sent again.
 func receiveFuzzed(t *testing.T, b []byte) {
-	h, frames, err := receive(bytes.NewReader(b), FeatureDataset)
+	h, frames, err := receive(bytes.NewReader(b))
 	if err != nil {
 		if !errors.Is(err, format.ErrDamaged) && !errors.Is(err, ErrUnsupported) {
 			t.Fatalf("%v does not blame the stream", err)
 		}
 		return
 	}
-	again, againFrames, err := receive(bytes.NewReader(send(t, h, Options{}, frames)), FeatureDataset)
+	again, againFrames, err := receive(bytes.NewReader(send(t, h, Options{}, frames)))
 	if err != nil || !reflect.DeepEqual(again, h) || !reflect.DeepEqual(plain(againFrames), plain(frames)) {
 		t.Fatalf("%+v %+v was sent and received as %+v %+v, %v", h, frames, again, againFrames, err)
 	}
@@ -94,6 +84,7 @@ func receiveFuzzed(t *testing.T, b []byte) {
 
 func FuzzParseToken(f *testing.F) {
 	f.Add(testHeader.Token(12).String())
+	f.Add(setHeader.Token(1 << 63).String())
 	f.Fuzz(func(t *testing.T, s string) {
 		token, err := ParseToken(s)
 		if err != nil {

@@ -38,6 +38,27 @@ func TestStreamsOfVersion1StayReadable(t *testing.T) {
 	}
 }
 
+func TestStreamsOfVersion2StayReadable(t *testing.T) {
+	const path = "testdata/v2-plain.stream"
+	now := send(t, setHeader, Options{}, setFrames)
+	if *update {
+		if err := os.WriteFile(path, now, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, frames, err := receive(bytes.NewReader(b))
+	if err != nil || !reflect.DeepEqual(h, setHeader) || !reflect.DeepEqual(plain(frames), setFrames) {
+		t.Errorf("%+v %+v, %v", h, frames, err)
+	}
+	if !bytes.Equal(b, now) {
+		t.Error("the same stream is written differently now")
+	}
+}
+
 // A token may lie in somebody's notes for longer than a program is installed.
 func TestTokensOfVersion1StayReadable(t *testing.T) {
 	const text = "lam1.ESIAAAAAAAAAAAAAAAAAiAUAAAAAAAAAAAAAAAAAAAAHAAAAAAAAAAAAAAAAAAAACQAAAAAAAAAAAAAAAAAAAGSAAgAAAAAADAAAAAAAAAAAEAAAdEzL7w"

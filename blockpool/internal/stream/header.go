@@ -12,8 +12,11 @@ import (
 	"github.com/laminafs/lamina/blockpool/internal/format"
 )
 
-// Version is the only one that there is.
-const Version = 1
+// The versions that there are.
+const (
+	versionVolume  = 1
+	versionDataset = 2
+)
 
 // magic begins every stream. Its first byte is no ASCII, and its line ends show
 // when a transfer as text has changed them.
@@ -41,16 +44,14 @@ type Header struct {
 	To         ID     // the snapshot that it has afterwards
 	Size       uint64 // of the volume in To, in bytes
 	RecordSize uint32 // bytes, a power of two
-	Resume     uint64 // first record that the receiver does not have yet from an earlier stream
+	Resume     uint64 // first record, or position, that the receiver does not have yet from an earlier stream
+	Dataset    bool   // it is a dataset's, which has no size, and may have items
 	Features   []string
 }
 
-// Dataset reports whether the stream is one of a dataset.
-func (h Header) Dataset() bool { return slices.Contains(h.Features, FeatureDataset) }
-
 // Records returns how many records the volume has, or a dataset may have.
 func (h Header) Records() uint64 {
-	if h.Dataset() {
+	if h.Dataset {
 		return 1 << 63
 	}
 	n := h.Size / uint64(h.RecordSize)
@@ -60,8 +61,18 @@ func (h Header) Records() uint64 {
 	return n
 }
 
+// Last returns the highest cursor that there may be: with it everything has come.
+func (h Header) Last() uint64 {
+	if h.Dataset {
+		return math.MaxUint64
+	}
+	return h.Records()
+}
+
 func (h Header) check() error {
 	switch {
+	case h.Dataset && h.Size != 0:
+		return fmt.Errorf("a dataset of %d bytes", h.Size)
 	case h.Pool == ID{} || h.Volume == ID{} || h.To == ID{}:
 		return errors.New("a pool, volume or snapshot without an id")
 	case h.From == h.To:
@@ -70,7 +81,7 @@ func (h Header) check() error {
 		return fmt.Errorf("a volume of %d bytes", h.Size)
 	case h.RecordSize < format.SectorSize || h.RecordSize > format.MaxRecordSize || bits.OnesCount32(h.RecordSize) != 1:
 		return fmt.Errorf("records of %d bytes", h.RecordSize)
-	case h.Resume > h.Records():
+	case h.Resume > h.Last():
 		return fmt.Errorf("continues at record %d of %d", h.Resume, h.Records())
 	case len(h.Features) > maxFeatures:
 		return fmt.Errorf("%d features", len(h.Features))
@@ -105,33 +116,42 @@ func (h Header) pack() []byte {
 	for _, f := range h.Features {
 		b = append(append(b, byte(len(f))), f...)
 	}
-	le.PutUint16(b[8:], Version)
+	le.PutUint16(b[8:], h.version())
 	le.PutUint16(b[10:], uint16(len(b)-prefixSize))
 	return b
 }
 
-// parsePrefix returns how many bytes of fields follow.
-func parsePrefix(b []byte) (int, error) {
+func (h Header) version() uint16 {
+	if h.Dataset {
+		return versionDataset
+	}
+	return versionVolume
+}
+
+// parsePrefix returns how many bytes of fields follow, and whether the stream is of
+// a dataset.
+func parsePrefix(b []byte) (n int, dataset bool, err error) {
 	le := binary.LittleEndian
 	if string(b[:8]) != magic {
-		return 0, errors.New("this is no stream of a volume, or it was transferred as text")
+		return 0, false, errors.New("this is no stream of a volume, or it was transferred as text")
 	}
-	if v := le.Uint16(b[8:]); v != Version {
-		return 0, fmt.Errorf("version %d is not known: %w", v, ErrUnsupported)
+	v := le.Uint16(b[8:])
+	if v != versionVolume && v != versionDataset {
+		return 0, false, fmt.Errorf("version %d is not known: %w", v, ErrUnsupported)
 	}
-	n := int(le.Uint16(b[10:]))
+	n = int(le.Uint16(b[10:]))
 	if n < fieldsSize || n > maxFields || le.Uint32(b[12:]) != 0 {
-		return 0, fmt.Errorf("a header of %d bytes", n)
+		return 0, false, fmt.Errorf("a header of %d bytes", n)
 	}
-	return n, nil
+	return n, v == versionDataset, nil
 }
 
 // unpackFields takes what is behind the prefix.
-func unpackFields(b []byte) (Header, error) {
+func unpackFields(b []byte, dataset bool) (Header, error) {
 	le := binary.LittleEndian
 	h := Header{
 		Pool: ID(b), Volume: ID(b[16:]), From: ID(b[32:]), To: ID(b[48:]),
-		Size: le.Uint64(b[64:]), Resume: le.Uint64(b[72:]), RecordSize: le.Uint32(b[80:]),
+		Size: le.Uint64(b[64:]), Resume: le.Uint64(b[72:]), RecordSize: le.Uint32(b[80:]), Dataset: dataset,
 	}
 	short := errors.New("the header is cut off")
 	take := func(n int) (s string) {

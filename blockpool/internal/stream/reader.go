@@ -50,7 +50,7 @@ func (r *Reader) readHeader(features []string) error {
 	if err := r.fill(prefixSize, 0); err != nil {
 		return err
 	}
-	n, err := parsePrefix(r.buf)
+	n, dataset, err := parsePrefix(r.buf)
 	if err != nil {
 		return r.bad(err)
 	}
@@ -60,7 +60,7 @@ func (r *Reader) readHeader(features []string) error {
 	if _, err := r.verify(prefixSize + n); err != nil {
 		return err
 	}
-	h, err := unpackFields(r.buf[prefixSize : prefixSize+n])
+	h, err := unpackFields(r.buf[prefixSize:prefixSize+n], dataset)
 	if err != nil {
 		return r.bad(err)
 	}
@@ -122,7 +122,7 @@ func (r *Reader) next() (Frame, error) {
 // understand makes a frame of a payload. known is false for one to skip.
 func (r *Reader) understand(h head, payload []byte, digest uint64) (f Frame, known bool, err error) {
 	switch h.kind {
-	case Write, Hole, Checkpoint, Property, End, Item:
+	case Write, Hole, Checkpoint, Property, End, Items:
 	default:
 		if h.flags == optional {
 			return f, false, nil

@@ -21,6 +21,22 @@ var testHeader = Header{
 	Size: 40*4096 + 100, RecordSize: 4096,
 }
 
+var setHeader = Header{
+	Pool: ID{0x11}, Volume: ID{5}, From: ID{7}, To: ID{9}, Name: "home@b", FromName: "home@a", RecordSize: 4096, Dataset: true,
+}
+
+// setFrames are of a dataset.
+var setFrames = []Frame{
+	{Kind: Write, Record: 1 << 32, Codec: format.LZ4, Data: data(2, 30)},
+	{Kind: Hole, Record: 3<<32 + 1, Count: 1 << 31},
+	{Kind: Write, Record: 5 << 32, Data: data(31, 60)},
+	{Kind: Checkpoint, Cursor: 1 << 63},
+	{Kind: Items, Items: []Item{{Key: []byte{0x80}, Value: []byte{}}, {Key: []byte{0x80, 1, 2, 3, 4, 5, 6, 7, 8}, Value: []byte("value")}}},
+	{Kind: Items, Items: []Item{{Key: []byte{0x80, 1, 2, 3, 4, 5, 6, 7, 8, 0}, Deleted: true}}},
+	{Kind: Checkpoint, Cursor: 0x90 << 56},
+	{Kind: Items, Items: []Item{{Key: bytes.Repeat([]byte{0xff}, MaxItemKey), Value: make([]byte, MaxItemValue)}}},
+}
+
 // data returns a record's bytes, which compress to about a quarter.
 func data(record uint64, n int) []byte {
 	b := make([]byte, n)
@@ -47,10 +63,10 @@ func send(t testing.TB, h Header, opt Options, frames []Frame) []byte {
 			err = w.Hole(f.Record, f.Count)
 		case Property:
 			err = w.Property(f.Key, f.Value)
+		case Items:
+			err = w.Items(f.Items)
 		case Checkpoint:
 			err = w.Checkpoint(f.Cursor)
-		case Item:
-			err = w.Item(f.Key, f.Value)
 		}
 	}
 	if err == nil {
@@ -78,6 +94,9 @@ func receive(src io.Reader, features ...string) (h Header, frames []Frame, err e
 			return r.Header(), frames, err
 		}
 		f.Data, f.Value = bytes.Clone(f.Data), bytes.Clone(f.Value)
+		for n, i := range f.Items {
+			f.Items[n].Key, f.Items[n].Value = bytes.Clone(i.Key), bytes.Clone(i.Value)
+		}
 		frames = append(frames, f)
 	}
 }
@@ -104,11 +123,12 @@ var smallFrames = []Frame{
 	{Kind: Write, Record: 40, Data: data(40, 100)},
 }
 
-// smallStreams is the same volume without and with compression.
+// smallStreams is the same volume without and with compression, and a dataset.
 func smallStreams(t testing.TB) map[string][]byte {
 	return map[string][]byte{
 		"plain": send(t, testHeader, Options{}, smallFrames),
 		"zstd":  send(t, testHeader, Options{Compression: 2}, smallFrames),
+		"set":   send(t, setHeader, Options{}, setFrames),
 	}
 }
 
@@ -273,13 +293,15 @@ func TestFramesCannotBeLostDoubledMovedOrMixed(t *testing.T) {
 			}
 		}
 
-		h := testHeader
-		h.To[0]++
-		level := 0
-		if name == "zstd" {
+		h, frames, level := testHeader, smallFrames, 0
+		switch name {
+		case "zstd":
 			level = 2
+		case "set":
+			h, frames = setHeader, setFrames
 		}
-		second := send(t, h, Options{Compression: level}, smallFrames)
+		h.To[0]++
+		second := send(t, h, Options{Compression: level}, frames)
 		for at := 1; at < n; at++ { // of the same shape, so that frames begin at the same bytes
 			mustBeRefused(t, good, append(bytes.Clone(good[:starts[at]]), second[starts[at]:]...),
 				fmt.Sprintf("%s continued by another stream at frame %d", name, at))

@@ -7,22 +7,28 @@ import (
 )
 
 func TestTokenComesBack(t *testing.T) {
-	want := testHeader.Token(12)
-	s := want.String()
-	if got, err := ParseToken(s); err != nil || got != want {
-		t.Errorf("%s came back as %+v, %v", s, got, err)
-	}
-	if !regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`).MatchString(s) {
-		t.Errorf("%s needs quoting", s)
+	for _, want := range []Token{testHeader.Token(12), setHeader.Token(1<<63 + 7)} {
+		s := want.String()
+		if got, err := ParseToken(s); err != nil || got != want {
+			t.Errorf("%s came back as %+v, %v", s, got, err)
+		}
+		if !regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`).MatchString(s) {
+			t.Errorf("%s needs quoting", s)
+		}
 	}
 }
 
 func TestTokenThatWasNotCopiedWholeIsRefused(t *testing.T) {
-	s := testHeader.Token(12).String()
+	for _, token := range []Token{testHeader.Token(12), setHeader.Token(0)} {
+		mustBeNoToken(t, token.String())
+	}
+}
+
+func mustBeNoToken(t *testing.T, s string) {
 	bad := []string{s + "A", s + "\n", s[:20] + "\n" + s[20:], " " + s, ""}
 	for i := range s {
 		bad = append(bad, s[:i], s[:i]+s[i+1:])
-		for _, c := range "A9-_x" {
+		for _, c := range "A9-_x12" {
 			if byte(c) != s[i] {
 				bad = append(bad, s[:i]+string(c)+s[i+1:])
 			}

@@ -78,6 +78,15 @@ func (w *Writer) Hole(first, count uint64) error {
 	return w.add(Frame{Kind: Hole, Record: first, Count: count}, b, nil)
 }
 
+// Items sends what became of items of a dataset, in the order of their keys.
+func (w *Writer) Items(list []Item) error {
+	var data []byte
+	for _, i := range list {
+		data = appendItem(data, i)
+	}
+	return w.add(Frame{Kind: Items, Items: list}, w.begin(Items), data)
+}
+
 // Property sends a key, 1 to [MaxKey] bytes, and a value, up to [MaxValue]. Of
 // a key that comes twice the later value counts.
 func (w *Writer) Property(key string, value []byte) error {
@@ -110,6 +119,9 @@ func (w *Writer) Close() error {
 	b := w.begin(End)
 	for _, v := range []uint64{t.Writes, t.Bytes, t.Holes, t.Properties, t.Frames} {
 		b = binary.AppendUvarint(b, v)
+	}
+	if t.Items > 0 {
+		b = binary.AppendUvarint(b, t.Items)
 	}
 	if err := w.emitFrame(b, nil); err != nil {
 		return err
