@@ -21,8 +21,7 @@ type dump map[string]string
 // the view shows all as one user's.
 func dumpDir(t testing.TB, root string, owners bool) dump {
 	t.Helper()
-	d := dump{}
-	first := map[uint64]string{}
+	d := drawing{}
 	err := filepath.Walk(root, func(path string, _ os.FileInfo, err error) error {
 		if err != nil {
 			return err
@@ -48,19 +47,13 @@ func dumpDir(t testing.TB, root string, owners bool) dump {
 				return err
 			}
 		}
-		if st.Nlink > 1 && st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			if first[st.Ino] == "" {
-				first[st.Ino] = rel
-			}
-			l.same = first[st.Ino]
-		}
-		d[rel] = l.String()
+		d.add(rel, st.Ino, l)
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return d
+	return d.dump()
 }
 
 func xattrsOf(t testing.TB, path string) (list []string) {
@@ -93,8 +86,7 @@ func dumpView(t testing.TB, v *tree.View, owners bool) dump {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := dump{}
-	first := map[uint64]string{}
+	d := drawing{}
 	var walk func(rel string, n *tree.Node)
 	walk = func(rel string, n *tree.Node) {
 		st := n.Stat
@@ -122,13 +114,7 @@ func dumpView(t testing.TB, v *tree.View, owners bool) dump {
 				t.Fatal(err)
 			}
 		}
-		if st.Nlink > 1 && !st.IsDir() {
-			if first[st.Ino] == "" {
-				first[st.Ino] = rel
-			}
-			l.same = first[st.Ino]
-		}
-		d[rel] = l.String()
+		d.add(rel, st.Ino, l)
 		names, err := n.Names()
 		if err != nil {
 			t.Fatal(err)
@@ -143,7 +129,43 @@ func dumpView(t testing.TB, v *tree.View, owners bool) dump {
 		}
 	}
 	walk(".", root)
-	return d
+	return d.dump()
+}
+
+// A drawing is a dump in the making. Which names are one file is said of names in
+// the tree; other layers may have further ones.
+type drawing struct {
+	lines  map[string]line
+	inodes map[uint64][]string
+}
+
+func (d *drawing) add(path string, ino uint64, l line) {
+	if d.lines == nil {
+		d.lines, d.inodes = map[string]line{}, map[uint64][]string{}
+	}
+	d.lines[path] = l
+	if l.mode&unix.S_IFMT != unix.S_IFDIR {
+		d.inodes[ino] = append(d.inodes[ino], path)
+	}
+}
+
+func (d *drawing) dump() dump {
+	for _, names := range d.inodes {
+		if len(names) == 1 {
+			continue
+		}
+		slices.Sort(names)
+		for _, name := range names {
+			l := d.lines[name]
+			l.same = names[0]
+			d.lines[name] = l
+		}
+	}
+	out := dump{}
+	for path, l := range d.lines {
+		out[path] = l.String()
+	}
+	return out
 }
 
 // A line is one file of a dump.

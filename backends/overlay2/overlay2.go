@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"errors"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -31,40 +30,31 @@ type kind struct{}
 func (kind) Name() string { return "overlay2" }
 
 func (kind) Options() []driver.Option {
-	return []driver.Option{
-		{Name: "size", Accepts: "bytes, with k, m, g or t", Help: "how much each layer may take; only the userspace engine has it"},
-		{Name: "inodes", Accepts: "a number", Help: "how many files each layer may hold; only the userspace engine has it"},
-		{Name: "mountopt", Accepts: "mount options joined by commas", Help: "further options of each view"},
-		{Name: "override_kernel_check", Accepts: "true, false", Help: "no effect: what the kernel can do is tried"},
-	}
+	return append(layerdir.LimitOptions(),
+		driver.Option{Name: "mountopt", Accepts: "mount options joined by commas", Help: "further options of each view"},
+		driver.Option{Name: "override_kernel_check", Accepts: "true, false", Help: "no effect: what the kernel can do is tried"},
+	)
 }
 
 func (kind) Prepare(d *layerdir.Driver, options map[string]string) (obstacles []string, err error) {
-	if err := os.Mkdir(d.Path("l"), 0o711); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := d.MakeDirs("l"); err != nil {
 		return nil, err
 	}
 	if o := options["mountopt"]; o != "" {
 		d.MountOptions = []string{o}
 	}
-	for name, to := range map[string]*int64{"size": &d.Size, "inodes": &d.Inodes} {
-		if text := options[name]; text != "" {
-			if *to, err = driver.ParseSize(text); err != nil {
-				return nil, fmt.Errorf("option %s: %w", name, err)
-			}
-			obstacles = append(obstacles, "kernel overlayfs has no option "+name)
-		}
+	if obstacles, err = d.TakeLimits(options); err != nil {
+		return nil, err
 	}
 	return append(obstacles, overlayfs.Obstacles(d.Path("tmp"), d.OverlayFormat() == tree.OverlayUser)...), nil
 }
 
 func (kind) Capabilities(d *layerdir.Driver) driver.Capabilities {
-	c := d.Engine()
-	userspace := c.Engine == driver.Userspace || c.Fallback
-	caps := driver.Capabilities{Size: userspace, Inodes: userspace, Shares: true, ArbitraryTargets: true}
-	if !userspace {
-		caps.MaxDepth = mountopt.KernelMaxLayers - 1
+	c := driver.Capabilities{Size: d.Userspace(), Inodes: d.Userspace(), Shares: true, ArbitraryTargets: true}
+	if !d.Userspace() {
+		c.MaxDepth = mountopt.KernelMaxLayers - 1
 	}
-	return caps
+	return c
 }
 
 const recordFile = "layer.json"
@@ -157,6 +147,8 @@ func (kind) Stack(d *layerdir.Driver, l *driver.Layer) (layerdir.Stack, error) {
 	}
 	return s, nil
 }
+
+func (kind) NativeLacks(o *mountopt.Options) []string { return o.KernelObstacles() }
 
 func (kind) MountNative(_ *layerdir.Driver, _ *layerdir.Stack, o *mountopt.Options, target string) error {
 	return overlayfs.Mount(o, target)

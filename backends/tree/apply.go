@@ -125,6 +125,9 @@ func (a *applier) entry(h *tar.Header, data io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
+	if (mark == whiteout.OpaqueMarker || mark == whiteout.Whiteout) && h.Size > 0 {
+		return refuse("a whiteout with content")
+	}
 	switch mark {
 	case whiteout.Reserved:
 		return nil

@@ -15,9 +15,6 @@ package vfs
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,26 +38,14 @@ type kind struct{}
 
 func (kind) Name() string { return "vfs" }
 
-func (kind) Options() []driver.Option {
-	return []driver.Option{
-		{Name: "size", Accepts: "bytes, with k, m, g or t", Help: "how much each layer may take, its parent's files included; only the userspace engine has it"},
-		{Name: "inodes", Accepts: "a number", Help: "how many files each layer may hold; only the userspace engine has it"},
-	}
-}
+func (kind) Options() []driver.Option { return layerdir.LimitOptions() }
 
 func (kind) Prepare(d *layerdir.Driver, options map[string]string) (obstacles []string, err error) {
-	for _, dir := range []string{"dir", "work", "mnt", "layers"} {
-		if err := os.Mkdir(d.Path(dir), 0o711); err != nil && !errors.Is(err, os.ErrExist) {
-			return nil, err
-		}
+	if err := d.MakeDirs("dir", "work", "mnt", "layers"); err != nil {
+		return nil, err
 	}
-	for name, to := range map[string]*int64{"size": &d.Size, "inodes": &d.Inodes} {
-		if text := options[name]; text != "" {
-			if *to, err = driver.ParseSize(text); err != nil {
-				return nil, fmt.Errorf("option %s: %w", name, err)
-			}
-			obstacles = append(obstacles, "a plain directory has no option "+name)
-		}
+	if obstacles, err = d.TakeLimits(options); err != nil {
+		return nil, err
 	}
 	if unix.Geteuid() != 0 {
 		obstacles = append(obstacles, "bind mounts are for root and the root of user namespaces")
@@ -69,9 +54,7 @@ func (kind) Prepare(d *layerdir.Driver, options map[string]string) (obstacles []
 }
 
 func (kind) Capabilities(d *layerdir.Driver) driver.Capabilities {
-	c := d.Engine()
-	userspace := c.Engine == driver.Userspace || c.Fallback
-	return driver.Capabilities{Size: userspace, Inodes: userspace, ArbitraryTargets: true}
+	return driver.Capabilities{Size: d.Userspace(), Inodes: d.Userspace(), ArbitraryTargets: true}
 }
 
 func (kind) Parts(id string) []layerdir.Part {
@@ -129,6 +112,8 @@ func (kind) Stack(d *layerdir.Driver, l *driver.Layer) (layerdir.Stack, error) {
 	}
 	return s, nil
 }
+
+func (kind) NativeLacks(o *mountopt.Options) []string { return o.KernelObstacles() }
 
 func (kind) MountNative(_ *layerdir.Driver, s *layerdir.Stack, o *mountopt.Options, target string) error {
 	return layerdir.BindMount(s.Top.Path, target, o.ReadOnly)

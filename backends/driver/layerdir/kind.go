@@ -39,6 +39,8 @@ type Kind interface {
 	Sweep(d *Driver) (swept []string, err error)
 
 	Stack(d *Driver, l *driver.Layer) (Stack, error)
+	// NativeLacks lists why the kernel cannot mount a view with these options.
+	NativeLacks(o *mountopt.Options) []string
 	// MountNative mounts a stack by the kernel.
 	MountNative(d *Driver, s *Stack, o *mountopt.Options, target string) error
 	Status(d *Driver) []driver.Field

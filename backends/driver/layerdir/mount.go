@@ -93,7 +93,7 @@ func (d *Driver) target(s *Stack, asked string) (string, error) {
 // layer needs what the kernel lacks.
 func (d *Driver) show(l *driver.Layer, s *Stack, o *mountopt.Options, target string) error {
 	if d.choice.Engine == driver.Native {
-		obstacles := o.KernelObstacles()
+		obstacles := d.kind.NativeLacks(o)
 		if len(obstacles) == 0 {
 			return d.kind.MountNative(d, s, o, target)
 		}
