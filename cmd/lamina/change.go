@@ -58,8 +58,7 @@ func changeText(c *inspect.Change) string {
 func aspectText(c *inspect.Change) string {
 	o, n := c.Old.Top(), c.New.Top()
 	var words []string
-	for i, name := range c.What.Names() {
-		_ = i
+	for _, name := range c.What.Names() {
 		switch name {
 		case "mode":
 			name = fmt.Sprintf("mode %04o -> %04o", o.Stat.Mode&0o7777, n.Stat.Mode&0o7777)

@@ -80,7 +80,7 @@ func runDiff(cmd *cobra.Command, f *diffFlags, a, b string) (differ bool, err er
 	defer stop()
 	var t troubles
 	stdout := bufio.NewWriter(cmd.OutOrStdout())
-	out := newLines(stdout, f.asJSON)
+	out := newLines(stdout)
 	show := func(c *inspect.Change) error { return f.show(out, c) }
 	if f.tar != "" {
 		file, w := stdout, (*inspect.TarWriter)(nil)

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -56,15 +55,11 @@ func blame(cmd *cobra.Command, s *inspect.Stack, path string, recursive, asJSON 
 	ctx, stop := interruptible()
 	defer stop()
 	var t troubles
-	out := newLines(cmd.OutOrStdout(), asJSON)
-	depth := -1
+	out := newLines(cmd.OutOrStdout())
+	first := true
 	err := s.Walk(ctx, path, t.tell, func(e *inspect.Entry) error {
-		if depth < 0 {
-			depth = strings.Count(e.Path+"/", "/")
-			if e.Path == "" {
-				depth = 0
-			}
-			if e.HasDir() {
+		if first {
+			if first = false; e.HasDir() {
 				return nil // the directory itself
 			}
 		}
@@ -150,7 +145,7 @@ func layerLog(cmd *cobra.Command, s *inspect.Stack, o inspect.DiffOptions, asJSO
 	ctx, stop := interruptible()
 	defer stop()
 	var t troubles
-	out := newLines(cmd.OutOrStdout(), asJSON)
+	out := newLines(cmd.OutOrStdout())
 	started := -1
 	err := s.Log(ctx, o, t.tell, func(i int) error { return out.err }, func(i int, c *inspect.Change) error {
 		if c.Kind == inspect.Removed && c.Within {
@@ -189,7 +184,7 @@ type lineWriter struct {
 	err error
 }
 
-func newLines(w io.Writer, _ bool) *lineWriter { return &lineWriter{w: w} }
+func newLines(w io.Writer) *lineWriter { return &lineWriter{w: w} }
 
 func (l *lineWriter) text(format string, args ...any) {
 	if l.err == nil {

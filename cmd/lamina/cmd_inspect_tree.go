@@ -125,7 +125,7 @@ func find(cmd *cobra.Command, s *inspect.Stack, at string, w finder) error {
 	ctx, stop := interruptible()
 	defer stop()
 	var t troubles
-	out := newLines(cmd.OutOrStdout(), w.asJSON)
+	out := newLines(cmd.OutOrStdout())
 	base := len(splitSlash(at))
 	err := s.Walk(ctx, at, t.tell, func(e *inspect.Entry) error {
 		depth := len(splitSlash(e.Path)) - base

@@ -53,7 +53,7 @@ func (f *traceFlags) run(cmd *cobra.Command, c *fusefs.Client) error {
 	ctx, stop := interruptible()
 	defer stop()
 	w := bufio.NewWriter(cmd.OutOrStdout())
-	out := newLines(w, f.asJSON)
+	out := newLines(w)
 	var last uint64
 	shown := 0
 	for first := true; ctx.Err() == nil; first = false {

@@ -21,6 +21,7 @@ var forbidden = []struct {
 	{"fs/layer", []string{module + "fs/vfs", module + "fs/union", module + "fs/fusefs", module + "blockpool", module + "backends", module + "cmd", "github.com/hanwen/go-fuse"}},
 	{"fs/vfs", []string{module + "fs/union", module + "fs/fusefs", module + "fs/mountopt", module + "blockpool", module + "backends", module + "cmd", "github.com/hanwen/go-fuse"}},
 	{"fs/union", []string{module + "fs/fusefs", module + "fs/mountopt", module + "blockpool", module + "backends", module + "cmd", "github.com/hanwen/go-fuse"}},
+	{"fs/inspect", []string{module + "fs/fusefs", module + "fs/mountopt", module + "blockpool", module + "backends", module + "cmd", "github.com/hanwen/go-fuse"}},
 	{"fs/mountopt", []string{module}},
 	{"fs/", []string{module + "blockpool", module + "backends", module + "cmd"}},
 	{"blockpool", []string{module + "fs/", module + "backends", module + "cmd", "github.com/hanwen/go-fuse"}},
@@ -81,6 +82,7 @@ func TestArrowsNoticesAForbiddenImport(t *testing.T) {
 		{module + "whiteout", []string{module + "fs/layer"}},
 		{module + "fs/union", []string{"github.com/hanwen/go-fuse/v2/fuse"}},
 		{module + "fs/fusefs", []string{module + "blockpool"}},
+		{module + "fs/inspect", []string{module + "fs/fusefs"}},
 	} {
 		if len(broken(p)) == 0 {
 			t.Errorf("%s may import %v", p.ImportPath, p.Imports)

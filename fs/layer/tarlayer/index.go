@@ -27,7 +27,6 @@ type node struct {
 	mode     uint32
 	uid, gid uint32
 	nlink    uint32
-	implied  bool // a directory that no entry has named yet
 	target   string
 	xattrs   map[string]string
 	children map[string]*node // of a directory
@@ -60,7 +59,6 @@ func Open(name string, r io.ReaderAt, size int64, opt Options) (*FS, error) {
 	}
 	fs := &FS{src: src, dev: unix.Mkdev(0xfff, devs.Add(1))}
 	fs.root = fs.newNode(unix.S_IFDIR | 0o755)
-	fs.root.implied = true
 	stream, end, err := src.stream(true)
 	if err != nil {
 		return nil, err
@@ -208,7 +206,6 @@ func (fs *FS) parent(entry, dir string) *node {
 				return nil
 			}
 			c = fs.newNode(unix.S_IFDIR | 0o755)
-			c.implied = true
 			n.children[name] = c
 			n.nlink++
 		}
@@ -300,7 +297,6 @@ func (fs *FS) linked(h *tar.Header) *node {
 }
 
 func (fs *FS) setAttrs(n *node, h *tar.Header) {
-	n.implied = false
 	n.mode = n.mode&unix.S_IFMT | uint32(h.Mode)&0o7777
 	n.uid, n.gid = uint32(h.Uid), uint32(h.Gid)
 	n.mtime = layer.Time{Sec: h.ModTime.Unix(), Nsec: uint32(h.ModTime.Nanosecond())}
