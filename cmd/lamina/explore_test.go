@@ -69,6 +69,8 @@ func TestExploreIsDrivenByKeys(t *testing.T) {
 			if err := term.wait(); err != nil {
 				t.Errorf("it ended with %v", err)
 			}
+			term.mu.Lock()
+			defer term.mu.Unlock()
 			if colours := env[0] != "TERM=vt100" && len(env) == 1; term.colours != colours {
 				t.Errorf("colours: %v", term.colours)
 			}

@@ -224,10 +224,10 @@ func (c *checker) formats() {
 
 // entry checks what the layers below have to say.
 func (c *checker) entry(e *Entry) error {
-	top := &e.Sightings[0]
-	if top.Layer != 0 {
-		return SkipDir
+	if len(e.Sightings) == 0 || e.Sightings[0].Layer != 0 {
+		return SkipDir // an error, which the walk has told, or not of this layer
 	}
+	top := &e.Sightings[0]
 	if !c.lowers {
 		return nil
 	}

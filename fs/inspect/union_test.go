@@ -155,6 +155,14 @@ func randomStack(seed uint64) *inspect.Stack {
 	return s
 }
 
+// seeds returns how many random stacks a test takes.
+func seeds(n uint64) uint64 {
+	if testing.Short() {
+		return n / 10
+	}
+	return n
+}
+
 // shown is a tree as text, one line for each name that users see.
 type shown []string
 
@@ -238,15 +246,12 @@ func fromInspect(t *testing.T, s *inspect.Stack) (lines shown) {
 
 // What users would lose: inspect and the mount telling different stories.
 func TestShowsWhatTheUnionShows(t *testing.T) {
-	stacks := 4000
-	if testing.Short() {
-		stacks = 400
-	}
-	seen := 0
+	stacks := seeds(4000)
+	seen := uint64(0)
 	for seed := range stacks {
-		s := randomStack(uint64(seed))
+		s := randomStack(seed)
 		want, got := fromUnion(t, s), fromInspect(t, s)
-		seen += len(want)
+		seen += uint64(len(want))
 		if !slices.Equal(want, got) {
 			t.Fatalf("seed %d\nunion:   %s\ninspect: %s", seed, strings.Join(want, "\n         "), strings.Join(got, "\n         "))
 		}
