@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/laminafs/lamina/blockpool/internal/format"
@@ -19,7 +20,8 @@ import (
 // Of batches that change the same item or record at the same time either may win:
 // who calls orders them.
 //
-// It fails with [ErrInvalid], [ErrNoSpace], [ErrQuota] or [ErrReadOnly].
+// It fails with [ErrInvalid], also when items and parts of records are more than a
+// MiB together, [ErrNoSpace], [ErrQuota] or [ErrReadOnly].
 func (t *Tree) Apply(ctx context.Context, b *Batch) error {
 	err := t.changeable()
 	if err == nil {
@@ -341,7 +343,11 @@ func (a *application) enter(g *txg) error {
 			return errClosedMeanwhile
 		}
 	}
-	if _, err := v.pool.log.Append(g.number, intent.Batch, intent.AppendBatch(nil, a.logged(g))); err != nil {
+	_, err := v.pool.log.Append(g.number, intent.Batch, intent.AppendBatch(nil, a.logged(g)))
+	if errors.Is(err, intent.ErrTooLarge) {
+		err = fmt.Errorf("batch whose items and parts of records are more than can be done in one step: %w: %w", ErrInvalid, err)
+	}
+	if err != nil {
 		return err
 	}
 	v.mu.Lock()

@@ -310,6 +310,7 @@ func TestABatchThatCannotBeChangesNothing(t *testing.T) {
 		"record twice":     {Writes: []ObjectWrite{{1, 0, []byte("x")}, {1, 5, []byte("y")}}},
 		"write and zeros":  {Writes: []ObjectWrite{{1, 0, []byte("x")}}, Zeros: []ObjectRange{{1, 0, ToEnd}}},
 		"negative zeros":   {Zeros: []ObjectRange{{1, 0, -2}}},
+		"too much at once": {Items: manyItems(1100)},
 		"beyond the quota": {Items: []ItemChange{{itemKey(1), []byte("x")}}, Writes: []ObjectWrite{{1, 0, fill(2<<20, 1)}}},
 	} {
 		err := tree.Apply(ctx, batch)
@@ -354,6 +355,14 @@ func TestTheLastObjectEndsBeforeTheShortestItem(t *testing.T) {
 	m.same(b, tree)
 	b.must(tree.Close())
 	b.clean(b.checked())
+}
+
+// manyItems returns so many items of a KiB.
+func manyItems(n int) (list []ItemChange) {
+	for i := range n {
+		list = append(list, ItemChange{itemKey(uint64(i)), make([]byte, MaxItemValue)})
+	}
+	return list
 }
 
 func TestWhatWasAppliedSurvivesAKillAndWhatWasFlushedALossOfPower(t *testing.T) {
