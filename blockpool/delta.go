@@ -36,7 +36,8 @@ func (c Change) String() string {
 //
 // The cost is that of the difference: what the two share is not looked at. Volumes
 // are looked at as they are on disk, in steps; only a snapshot stays as it is
-// meanwhile. It fails with [ErrInvalid] when the record sizes differ.
+// meanwhile. It fails with [ErrInvalid] when the record sizes differ, and for datasets,
+// of which "lamina dataset diff" tells what differs.
 func (p *Pool) Delta(ctx context.Context, a, b string, f func(first, count uint64, c Change) error) error {
 	if err := p.delta(ctx, a, b, f); err != nil {
 		return fmt.Errorf("delta from %s to %s: %w", a, b, err)
@@ -59,6 +60,14 @@ func (p *Pool) delta(ctx context.Context, a, b string, f func(first, count uint6
 		return err
 	}
 	defer to.handles.Add(-1)
+	for _, v := range []*volume{from, to} {
+		if v == nil {
+			continue
+		}
+		if e := v.entry.Load(); e.holdsFiles() {
+			return invalidf("%s is a dataset, whose records say little: lamina dataset diff tells which files differ", e.name)
+		}
+	}
 	var run change // not yet told, since it may go on
 	tell := func() error {
 		if run.count == 0 {
@@ -113,9 +122,6 @@ func (p *Pool) changes(from, to *volume, next uint64, most int) (list []change, 
 	}
 	seen := 0
 	err = btree.DiffFrom(y.epoch, x.root, y.entry.root, recordKey(next), func(key, _, now []byte) error {
-		if isItem(key) {
-			return errEnough // no record comes behind
-		}
 		n, err := parseKey64(key)
 		if err != nil {
 			return err

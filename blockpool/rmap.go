@@ -10,11 +10,14 @@ import (
 	"github.com/laminafs/lamina/blockpool/internal/raid"
 )
 
-// A Mapping is records of a volume or snapshot that lie in a row in the pool.
+// A Mapping is records of a volume, of an object of a dataset, or of a snapshot that
+// lie in a row in the pool.
 type Mapping struct {
-	Volume  string      `json:"volume"`
-	First   uint64      `json:"first"` // record
+	Volume  string      `json:"volume"`           // or dataset
+	Object  uint64      `json:"object,omitempty"` // of a dataset
+	First   uint64      `json:"first"`            // record of the volume or object
 	Count   uint64      `json:"count"`
+	Offset  int64       `json:"offset"`  // of the first record in the volume or object, in bytes
 	Addr    format.Addr `json:"addr"`    // the first sector of the pool that they take
 	Sectors int64       `json:"sectors"` // that they take, parity included
 }
@@ -122,30 +125,23 @@ func (p *Pool) areasOf(id raid.DeviceID, off, end int64) (list areas) {
 }
 
 func (p *Pool) rmap(ctx context.Context, where areas, f func(Mapping) error) error {
-	window := uint64(firstWindow)
-	for first, end := uint64(0), uint64(1); first < end; {
-		found, visited, most, err := p.rmapStep(where, first, window)
+	return inWindows(ctx, func(w window) (*walk, int, uint64, error) {
+		s, found, end, err := p.rmapStep(where, w)
 		if err != nil {
-			return err
+			return &s.walk, s.trees, 0, err
 		}
 		for _, m := range found {
 			if err := f(m); err != nil {
-				return err
+				return &s.walk, s.trees, 0, err
 			}
 		}
-		end = most
-		first += window
-		window = nextWindow(window, visited)
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
+		return &s.walk, s.trees, end, nil
+	})
 }
 
-// rmapStep looks at window records from first on of every volume, and returns also
-// how many nodes it has visited and how many records the largest volume has.
-func (p *Pool) rmapStep(where areas, first, window uint64) (found []Mapping, visited int, end uint64, err error) {
+// rmapStep looks at a window of every volume and dataset, and returns also where the
+// last of them ends.
+func (p *Pool) rmapStep(where areas, w window) (s *search, found []Mapping, end uint64, err error) {
 	p.view.RLock()
 	e := p.epochs.hold()
 	var entries []*entry
@@ -154,28 +150,36 @@ func (p *Pool) rmapStep(where areas, first, window uint64) (found []Mapping, vis
 	}
 	p.view.RUnlock()
 	defer e.release()
-	s := &search{walk: walk{Loader: e, first: first, end: first + window}, p: p, where: where, known: map[btree.NodeID][]Mapping{}}
+	s = &search{
+		walk: walk{Loader: e, window: w, most: mostNodes + treeNodes*len(entries)}, trees: len(entries),
+		p: p, where: where, known: map[btree.NodeID][]Mapping{},
+	}
 	for _, e := range entries {
-		end = max(end, e.records())
-		if e.root == 0 {
+		end = max(end, e.end())
+		if e.root == 0 || !e.holdsFiles() && w.first >= e.records() {
 			continue
 		}
 		list, err := s.find(e.root, anyLevel)
 		if err != nil {
-			return nil, 0, 0, fmt.Errorf("volume %s: %w", e.name, err)
+			return s, nil, 0, fmt.Errorf("%s %s: %w", e.noun(), e.name, err)
 		}
 		for _, m := range list {
 			m.Volume = e.name
+			if e.holdsFiles() {
+				m.Object, m.First = m.First>>objectShift, m.First&(1<<objectShift-1)
+			}
+			m.Offset = int64(m.First) * e.recordSize
 			found = append(found, m)
 		}
 	}
-	return found, s.visited, end, nil
+	return s, found, end, nil
 }
 
 // A search finds the records of a window that lie in certain areas. What it has
 // found below a node it knows when it comes there again by way of another volume.
 type search struct {
 	walk
+	trees int
 	p     *Pool
 	where areas
 	known map[btree.NodeID][]Mapping
@@ -209,10 +213,11 @@ func (s *search) find(id btree.NodeID, level int) ([]Mapping, error) {
 	return list, nil
 }
 
-// appendMapping adds m to a list, to the last one of it if it goes on there.
+// appendMapping adds m to a list, to the last one of it if it goes on there, in the
+// same object.
 func appendMapping(list []Mapping, m Mapping) []Mapping {
 	if i := len(list) - 1; i >= 0 {
-		if l := &list[i]; l.First+l.Count == m.First && l.Addr+format.Addr(l.Sectors) == m.Addr {
+		if l := &list[i]; l.First+l.Count == m.First && m.First&(1<<objectShift-1) != 0 && l.Addr+format.Addr(l.Sectors) == m.Addr {
 			l.Count += m.Count
 			l.Sectors += m.Sectors
 			return list

@@ -71,27 +71,24 @@ func (p *Pool) usageOf(ctx context.Context, names []string) (sum Freed, err erro
 			volumes = append(volumes, v)
 		}
 	}
-	window := uint64(firstWindow)
-	for first, end := uint64(0), uint64(1); first < end; {
-		var d *dropping
-		if d, end, err = p.wouldDrop(volumes, first, window); err != nil {
-			return Freed{}, err
+	err = inWindows(ctx, func(w window) (*walk, int, uint64, error) {
+		d, end, err := p.wouldDrop(volumes, w)
+		if err == nil {
+			sum.Bytes += d.freed.Bytes
+			sum.Records += d.freed.Records
+			sum.Nodes += d.freed.Nodes
 		}
-		sum.Bytes += d.freed.Bytes
-		sum.Records += d.freed.Records
-		sum.Nodes += d.freed.Nodes
-		first += window
-		window = nextWindow(window, d.visited)
-		if err := context.Cause(ctx); err != nil {
-			return Freed{}, err
-		}
+		return &d.walk, len(volumes), end, err
+	})
+	if err != nil {
+		return Freed{}, err
 	}
 	return sum, nil
 }
 
-// wouldDrop sees what dropping some volumes would free of window records from first
-// on, and returns how many records the largest of the volumes has.
-func (p *Pool) wouldDrop(volumes []*volume, first, window uint64) (d *dropping, end uint64, err error) {
+// wouldDrop sees what dropping some volumes would free within a window, and returns
+// where the last of their trees ends.
+func (p *Pool) wouldDrop(volumes []*volume, w window) (d *dropping, end uint64, err error) {
 	p.view.RLock()
 	e := p.epochs.hold()
 	entries := make([]*entry, len(volumes))
@@ -104,17 +101,17 @@ func (p *Pool) wouldDrop(volumes []*volume, first, window uint64) (d *dropping, 
 		return spacemap.New(func(seg uint64) ([]byte, error) { return e.view.Get(b, key64(seg)) })
 	}
 	d = &dropping{
-		walk:  walk{Loader: e, first: first, end: first + window},
+		walk:  walk{Loader: e, window: w, most: mostNodes + treeNodes*len(volumes)},
 		nodes: counts(meta.NodeMap), records: counts(meta.Space),
 		nodesTaken: map[btree.NodeID]uint64{}, recordsTaken: map[format.Addr]uint64{},
 	}
 	for _, e := range entries {
-		end = max(end, e.records())
+		end = max(end, e.end())
 		if e.root == 0 {
 			continue
 		}
 		if err := d.drop(e.root, anyLevel); err != nil {
-			return nil, 0, err
+			return d, 0, err
 		}
 	}
 	return d, end, nil
@@ -149,7 +146,7 @@ func (d *dropping) drop(id btree.NodeID, level int) error {
 	if err != nil {
 		return err
 	}
-	if at >= d.first && at < d.end {
+	if d.has(at) {
 		d.freed.Nodes++
 	}
 	if err := d.below(n, d.drop, d.dropRecord); err != nil {

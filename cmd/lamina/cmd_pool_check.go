@@ -250,15 +250,20 @@ func newPoolRmap() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rmap [--offset SIZE] [--length SIZE] POOL DEVICE",
 		Short: "Tell whose data lies in a part of a device",
-		Long: `Tell which records of which volumes and snapshots lie in a part of a device: what is
-lost, or made from other copies, when that part cannot be read.`,
+		Long: `Tell which records of which volumes and snapshots, or of which objects of datasets,
+lie in a part of a device: what is lost, or made from other copies, when that part
+cannot be read. The number of an object is that of a file's inode.`,
 		Example: `  lamina pool rmap --offset 1G --length 64K tank /dev/sdb`,
 		Args:    args(2, 2, "POOL and DEVICE"),
 	}
 	onPool(cmd, &f, func(ctx context.Context, c *poolserver.Client, args []string) error {
 		out := cmd.OutOrStdout()
 		c.Progress = eachEvent(out, f.json, func(m blockpool.Mapping) {
-			fmt.Fprintf(out, "%s: %d records from %d on, in %d sectors at %d\n", m.Volume, m.Count, m.First, m.Sectors, m.Addr)
+			object := ""
+			if m.Object != 0 {
+				object = fmt.Sprintf(" object %d,", m.Object)
+			}
+			fmt.Fprintf(out, "%s:%s %d records from %d on, in %d sectors at %d\n", m.Volume, object, m.Count, m.First, m.Sectors, m.Addr)
 		})
 		_, err := poolserver.PoolRmap.Call(ctx, c, poolserver.DeviceRange{Path: args[0], Offset: int64(part.offset), Length: int64(part.length)})
 		return err
