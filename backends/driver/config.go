@@ -17,8 +17,8 @@ type Config struct {
 	// Options are the driver's, as NAME=VALUE, with or without "DRIVER." before
 	// the name.
 	Options []string
-	// Servers runs the userspace engine; nil: servers of this process, whose
-	// views end with it.
+	// Servers runs the userspace engine, see package views; nil: it can do
+	// everything but mount.
 	Servers Servers
 	// Volatile leaves out every sync: a power cut may lose or damage layers that
 	// were committed. What a killed process leaves is the same.

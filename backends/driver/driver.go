@@ -54,7 +54,7 @@ type Driver interface {
 	// Changes tells in what a layer differs from its parent.
 	Changes(ctx context.Context, id string, f func(tree.Change) error) error
 	// Diff writes the same as an uncompressed layer archive with the whiteouts of
-	// OCI images. The same tree gives the same bytes, with every driver.
+	// OCI images. The same tree gives the same bytes.
 	Diff(ctx context.Context, id string, w io.Writer) error
 	// Usage tells what the layer takes by itself.
 	Usage(ctx context.Context, id string) (Usage, error)

@@ -198,6 +198,7 @@ func testContent(t *testing.T, b *bench) {
 	r.apply("base", "", image(t))
 	r.create("work", "base")
 	at := r.mount("work")
+	r.ok(os.Chmod(at, 0o755)) // the image's root is nobody's to write to but root's
 	r.ok(os.Remove(at + "/etc/shadow"))
 	r.ok(os.RemoveAll(at + "/etc/conf.d"))
 	write(t, at+"/etc/conf.d/new", "in a directory that was deleted and made again")

@@ -15,7 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/backends/driver"
+	"github.com/laminafs/lamina/backends/driver/views"
 	"github.com/laminafs/lamina/backends/tree"
+	"github.com/laminafs/lamina/fs/fusefs"
+	"github.com/laminafs/lamina/fs/fusefs/daemon"
+	"github.com/laminafs/lamina/fs/mountopt"
 )
 
 // What a process is started again for.
@@ -27,6 +31,9 @@ const (
 // Main runs the tests of a driver, or the one operation that this process was
 // started for.
 func Main(m *testing.M, s Subject) {
+	if daemon.InBackground() {
+		os.Exit(serve(os.Args))
+	}
 	if act := os.Getenv(actEnv); act != "" {
 		if err := s.act(strings.Split(act, "\n")); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -35,6 +42,30 @@ func Main(m *testing.M, s Subject) {
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
+}
+
+// servers run this program again for each view.
+var servers = views.Background(func(o mountopt.Options, target string) []string {
+	return []string{"drivertest", o.String(), target}
+})
+
+// serve is what such a process does.
+func serve(argv []string) int {
+	logger := fusefs.NewLogger("drivertest")
+	err := fusefs.Serve(fusefs.ServeConfig{
+		Mount: func() (fusefs.Mounted, error) {
+			o, err := mountopt.Parse(argv[1])
+			if err != nil {
+				return nil, err
+			}
+			return fusefs.Mount(fusefs.Config{Options: o, Target: argv[2], Log: logger})
+		},
+		Log: logger,
+	})
+	if err != nil {
+		return 1
+	}
+	return 0
 }
 
 // act does one operation and kills this process before the step whose number
@@ -49,7 +80,7 @@ func (s Subject) act(args []string) error {
 		}
 	}
 	armed := false // opening sweeps, and has no steps of its own
-	d, err := s.Open(driver.Config{Root: args[1], Engine: driver.Engine(args[0]), Volatile: true, Step: func(name string) {
+	d, err := s.Open(driver.Config{Root: args[1], Engine: driver.Engine(args[0]), Volatile: true, Servers: servers, Step: func(name string) {
 		if armed {
 			step(name)
 		}

@@ -69,7 +69,10 @@ func (kind) Prepare(d *layerdir.Driver, options map[string]string) (obstacles []
 	if obstacles, err = d.TakeLimits(options); err != nil {
 		return nil, err
 	}
-	return append(obstacles, overlayfs.Obstacles(d.Path("tmp"), d.OverlayFormat() == tree.OverlayUser)...), nil
+	more, err := d.TryNative(func(dir string) []string {
+		return overlayfs.Obstacles(dir, d.OverlayFormat() == tree.OverlayUser)
+	})
+	return append(obstacles, more...), err
 }
 
 func (kind) Capabilities(d *layerdir.Driver) driver.Capabilities {

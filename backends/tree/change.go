@@ -3,6 +3,7 @@ package tree
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"path"
@@ -30,6 +31,9 @@ type Change struct {
 	Path string `json:"path"` // without a leading slash; "." is the root
 	Kind Kind   `json:"kind"`
 	Node *Node  `json:"-"` // what is there now, until the callback returns; nil when deleted
+	// Link is another name of the same file which has not changed; see
+	// [CompareOptions].SharedInodes.
+	Link string `json:"link,omitempty"`
 }
 
 // CompareOptions say what may be taken for granted.
@@ -60,7 +64,7 @@ func Compare(ctx context.Context, old, new *View, o CompareOptions, f func(Chang
 	if err != nil {
 		return err
 	}
-	c := comparer{ctx: ctx, since: o.Since, shared: o.SharedInodes, emit: f}
+	c := comparer{ctx: ctx, since: o.Since, shared: o.SharedInodes, emit: f, old: old, new: new}
 	if old == nil {
 		return c.added(".", n)
 	}
@@ -76,7 +80,7 @@ func Compare(ctx context.Context, old, new *View, o CompareOptions, f func(Chang
 		return err
 	}
 	if !same {
-		if err := f(Change{".", Modified, n}); err != nil {
+		if err := f(Change{Path: ".", Kind: Modified, Node: n}); err != nil {
 			return err
 		}
 	}
@@ -88,6 +92,75 @@ type comparer struct {
 	since  time.Time
 	shared bool
 	emit   func(Change) error
+
+	old, new *View
+	names    map[inode]string // of the old tree's files, once somebody asked
+}
+
+// tell tells of what is there, and in trees that have files in common whether it
+// is only another name.
+func (c *comparer) tell(p string, kind Kind, n *Node) error {
+	link := ""
+	if c.shared && c.old != nil && n.Stat.Nlink > 1 && !n.Stat.IsDir() {
+		var err error
+		if link, err = c.unchanged(n); err != nil {
+			return fmt.Errorf("%s: %w", p, err)
+		}
+	}
+	return c.emit(Change{Path: p, Kind: kind, Node: n, Link: link})
+}
+
+// unchanged returns a name that a file has in both trees, "" for none.
+func (c *comparer) unchanged(n *Node) (string, error) {
+	if c.names == nil {
+		c.names = map[inode]string{}
+		root, err := c.old.Root()
+		if err != nil {
+			return "", err
+		}
+		if err := c.collect(".", root); err != nil {
+			return "", err
+		}
+	}
+	name, ok := c.names[inode{n.Stat.Dev, n.Stat.Ino}]
+	if !ok {
+		return "", nil
+	}
+	now, err := c.new.Find(name)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer now.Close()
+	if now.Stat.Ino != n.Stat.Ino || now.Stat.Dev != n.Stat.Dev {
+		return "", nil
+	}
+	return name, nil
+}
+
+func (c *comparer) collect(p string, dir *Node) error {
+	names, err := dir.Names()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		n, err := dir.Child(name)
+		if err != nil {
+			return err
+		}
+		if n.Stat.IsDir() {
+			err = c.collect(join(p, name), n)
+		} else {
+			c.names[inode{n.Stat.Dev, n.Stat.Ino}] = join(p, name)
+		}
+		n.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // children compares the entries of two directories; raw, when it is not nil,
@@ -162,7 +235,7 @@ func (c *comparer) entry(p, name string, oldDir, newDir *Node, raw layer.Dir) er
 	case new == nil && old == nil:
 		return nil
 	case new == nil:
-		return c.emit(Change{p, Deleted, nil})
+		return c.emit(Change{Path: p, Kind: Deleted})
 	case old == nil:
 		return c.added(p, new)
 	case new.Stat.IsDir() && !old.Stat.IsDir():
@@ -176,7 +249,7 @@ func (c *comparer) entry(p, name string, oldDir, newDir *Node, raw layer.Dir) er
 		same = false // its other names are the upper's too, and an archive must say so
 	}
 	if !same {
-		if err := c.emit(Change{p, Modified, new}); err != nil {
+		if err := c.tell(p, Modified, new); err != nil {
 			return err
 		}
 	}
@@ -242,7 +315,7 @@ func (c *comparer) whole(p string, n *Node, kind Kind) error {
 	if err := c.ctx.Err(); err != nil {
 		return err
 	}
-	if err := c.emit(Change{p, kind, n}); err != nil {
+	if err := c.tell(p, kind, n); err != nil {
 		return err
 	}
 	names, err := n.Names()

@@ -60,6 +60,9 @@ func (a *Writer) Add(c Change) error {
 	if c.Node.Stat.Type() == unix.S_IFSOCK {
 		return nil // a tar has no sockets, and one means nothing without its server
 	}
+	if c.Link != "" {
+		a.links[inode{c.Node.Stat.Dev, c.Node.Stat.Ino}] = c.Link
+	}
 	if err := a.file(c.Path, c.Node); err != nil {
 		return fmt.Errorf("%s: %w", c.Path, err)
 	}

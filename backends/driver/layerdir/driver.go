@@ -27,6 +27,7 @@ type Driver struct {
 	steps   func(string)
 	format  format
 	noSync  bool
+	want    driver.Engine
 
 	// What kinds set while they prepare.
 	MountOptions []string // of every view
@@ -59,9 +60,9 @@ func Open(kind Kind, cfg driver.Config) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Driver{kind: kind, root: root, servers: cfg.Servers, steps: cfg.Step, noSync: cfg.Volatile}
+	d := &Driver{kind: kind, root: root, servers: cfg.Servers, steps: cfg.Step, noSync: cfg.Volatile, want: cfg.Engine}
 	if d.servers == nil {
-		d.servers = views.InProcess()
+		d.servers = views.Background(nil)
 	}
 	if d.steps == nil {
 		d.steps = func(string) {}

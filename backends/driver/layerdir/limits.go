@@ -42,6 +42,19 @@ func (d *Driver) Userspace() bool {
 	return d.choice.Engine == driver.Userspace || d.choice.Fallback
 }
 
+// TryNative runs a trial of the native engine in a directory of its own, unless
+// nobody wants that engine, and returns what it says against it.
+func (d *Driver) TryNative(trial func(dir string) []string) ([]string, error) {
+	if d.want == driver.Userspace {
+		return nil, nil
+	}
+	s, err := d.newStage("try")
+	if err != nil {
+		return nil, err
+	}
+	return trial(s.Dir), s.drop()
+}
+
 // MakeDirs makes directories in the root that are not there yet.
 func (d *Driver) MakeDirs(names ...string) error {
 	for _, name := range names {

@@ -13,8 +13,8 @@ import (
 	"github.com/laminafs/lamina/fs/mountopt"
 )
 
-// Obstacles tries whether this user can mount overlayfs below dir, and returns
-// why not, one sentence each.
+// Obstacles tries whether this user can mount overlayfs below dir, an empty
+// directory, and returns why not, one sentence each.
 func Obstacles(dir string, userMarks bool) []string {
 	if unix.Geteuid() != 0 {
 		return []string{"kernel overlayfs is for root and the root of user namespaces"}
@@ -25,12 +25,7 @@ func Obstacles(dir string, userMarks bool) []string {
 	return nil
 }
 
-func try(dir string, userMarks bool) (err error) {
-	tmp, err := os.MkdirTemp(dir, "try-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(tmp)
+func try(tmp string, userMarks bool) (err error) {
 	for _, d := range []string{"lower", "upper", "work", "merged"} {
 		if err := os.Mkdir(filepath.Join(tmp, d), 0o700); err != nil {
 			return err
