@@ -6,6 +6,8 @@
 //	ROOT/blobs/ID.*   what was kept of the archive that a layer came from
 //	ROOT/run/*.lock   one for each process that has the store open
 //
+// In the file each driver has a bucket of its own, with these:
+//
 //	bucket layers     name → Layer
 //	bucket ids        id → name
 //	bucket children   parent's id, child's id → nothing

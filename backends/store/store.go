@@ -149,12 +149,16 @@ func (s *Store) update(f func(*tx) error) error {
 		return err
 	}
 	err = db.Update(func(t *bolt.Tx) error {
+		own, err := t.CreateBucketIfNotExists([]byte(s.Driver.Name()))
+		if err != nil {
+			return err
+		}
 		for _, name := range buckets {
-			if _, err := t.CreateBucketIfNotExists([]byte(name)); err != nil {
+			if _, err := own.CreateBucketIfNotExists([]byte(name)); err != nil {
 				return err
 			}
 		}
-		return f(&tx{t})
+		return f(&tx{own})
 	})
 	return errors.Join(err, db.Close())
 }
@@ -168,23 +172,21 @@ func (s *Store) view(f func(*tx) error) error {
 		return err
 	}
 	err = db.View(func(t *bolt.Tx) error {
-		if t.Bucket([]byte("layers")) == nil {
-			return f(&tx{}) // nothing was ever written
-		}
-		return f(&tx{t})
+		// Without a bucket nothing was ever written with this driver.
+		return f(&tx{t.Bucket([]byte(s.Driver.Name()))})
 	})
 	return errors.Join(err, db.Close())
 }
 
-// A tx is one transaction.
-type tx struct{ t *bolt.Tx }
+// A tx is what one transaction sees of the driver's part.
+type tx struct{ own *bolt.Bucket }
 
 // get reads a value, and reports whether there is one.
 func (t *tx) get(bucket, key string, v any) (bool, error) {
-	if t.t == nil {
+	if t.own == nil {
 		return false, nil
 	}
-	text := t.t.Bucket([]byte(bucket)).Get([]byte(key))
+	text := t.own.Bucket([]byte(bucket)).Get([]byte(key))
 	if text == nil {
 		return false, nil
 	}
@@ -199,17 +201,17 @@ func (t *tx) put(bucket, key string, v any) error {
 	if err != nil {
 		return err
 	}
-	return t.t.Bucket([]byte(bucket)).Put([]byte(key), text)
+	return t.own.Bucket([]byte(bucket)).Put([]byte(key), text)
 }
 
-func (t *tx) delete(bucket, key string) error { return t.t.Bucket([]byte(bucket)).Delete([]byte(key)) }
+func (t *tx) delete(bucket, key string) error { return t.own.Bucket([]byte(bucket)).Delete([]byte(key)) }
 
 // each calls f for each key that begins with prefix, in order.
 func (t *tx) each(bucket, prefix string, f func(key string, text []byte) error) error {
-	if t.t == nil {
+	if t.own == nil {
 		return nil
 	}
-	c := t.t.Bucket([]byte(bucket)).Cursor()
+	c := t.own.Bucket([]byte(bucket)).Cursor()
 	for k, v := c.Seek([]byte(prefix)); k != nil && len(k) >= len(prefix) && string(k[:len(prefix)]) == prefix; k, v = c.Next() {
 		if err := f(string(k), v); err != nil {
 			return err

@@ -334,3 +334,25 @@ func TestConfiguration(t *testing.T) {
 		t.Errorf("default root %s, %v", root, err)
 	}
 }
+
+// One root serves several drivers; what one has is nothing that another has lost.
+func TestDriversKeepApart(t *testing.T) {
+	ctx := context.Background()
+	root := t.TempDir()
+	s := open(t, root)
+	committed(t, s, "base", "", Committed)
+	other, err := Open(ctx, Config{Root: root, Driver: "aufs", Volatile: true})
+	ok(t, err)
+	defer other.Close()
+	if problems, err := other.Check(ctx, true); err != nil || len(problems) > 0 {
+		t.Errorf("%+v, %v", problems, err)
+	}
+	if _, err := other.Create(ctx, "base", "", CreateOptions{}); err != nil {
+		t.Errorf("a name that another driver has: %v", err)
+	}
+	if got := names(t, s); !slices.Equal(got, []string{"base"}) {
+		t.Errorf("left: %q", got)
+	}
+	sound(t, s)
+	sound(t, other)
+}
