@@ -204,7 +204,9 @@ func (t *tx) put(bucket, key string, v any) error {
 	return t.own.Bucket([]byte(bucket)).Put([]byte(key), text)
 }
 
-func (t *tx) delete(bucket, key string) error { return t.own.Bucket([]byte(bucket)).Delete([]byte(key)) }
+func (t *tx) delete(bucket, key string) error {
+	return t.own.Bucket([]byte(bucket)).Delete([]byte(key))
+}
 
 // each calls f for each key that begins with prefix, in order.
 func (t *tx) each(bucket, prefix string, f func(key string, text []byte) error) error {
