@@ -11,6 +11,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/laminafs/lamina/backends/driver"
 	"github.com/laminafs/lamina/fs/fusefs"
 	"github.com/laminafs/lamina/fs/fusefs/daemon"
@@ -37,7 +39,16 @@ func (b background) Serve(o mountopt.Options, target string) error {
 	}
 	callerDefaults(&o)
 	var info fusefs.Info
-	return daemon.Start(b.argv(o, target), &info)
+	if err := daemon.Start(b.argv(o, target), &info); err != nil {
+		return err
+	}
+	// The kernel takes the root of a new mount for root's until it has asked once,
+	// and would refuse its owner a chmod that comes first.
+	var st unix.Stat_t
+	if err := unix.Stat(target, &st); err != nil {
+		return fmt.Errorf("look at the new view on %s: %w", target, err)
+	}
+	return nil
 }
 
 // Unmount takes away what anybody has mounted, and waits for its server if that
