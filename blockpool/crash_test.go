@@ -21,15 +21,18 @@ import (
 )
 
 // A sum is what is known of a volume's content: its size, and a checksum for
-// each record. It never changes.
+// each record; or what a dataset has. It never changes.
 type sum struct {
 	size, recordSize int64
 	records          []uint64
+	tree             *seenTree // of a dataset
 }
 
 func (s *sum) equal(o *sum) bool {
-	return s == o || s.size == o.size && s.recordSize == o.recordSize && slices.Equal(s.records, o.records)
+	return s == o || s.size == o.size && s.recordSize == o.recordSize && slices.Equal(s.records, o.records) && s.tree.equal(o.tree)
 }
+
+func sumOfTree(tree *seenTree) *sum { return &sum{recordSize: int64(tree.recordSize), tree: tree} }
 
 func sumOf(data []byte, recordSize int64) *sum {
 	s := &sum{size: int64(len(data)), recordSize: recordSize}
@@ -41,12 +44,13 @@ func sumOf(data []byte, recordSize int64) *sum {
 
 // A script does things to volumes of its own, whose names have a prefix, and
 // keeps what they were after each step: after each record of a write, since those
-// are what a crash may part.
+// are what a crash may part, and after each batch of a dataset, which it may not.
 type script struct {
 	b      *bench
 	prefix string
 	rng    *rand.Rand
-	data   map[string][]byte
+	data   map[string][]byte     // of volumes
+	trees  map[string]*treeModel // of datasets
 	states []map[string]*sum
 	names  int
 }
@@ -61,7 +65,7 @@ type progress struct {
 }
 
 func newScript(b *bench, prefix string, seed uint64) *script {
-	return &script{b: b, prefix: prefix, rng: rand.New(rand.NewPCG(seed, 11)), data: map[string][]byte{}, states: []map[string]*sum{{}}}
+	return &script{b: b, prefix: prefix, rng: rand.New(rand.NewPCG(seed, 11)), data: map[string][]byte{}, trees: map[string]*treeModel{}, states: []map[string]*sum{{}}}
 }
 
 func (s *script) now() map[string]*sum { return s.states[len(s.states)-1] }
@@ -80,7 +84,7 @@ func (s *script) then(name string, v *sum) {
 // thenRecord adds a step after which one record is what data has.
 func (s *script) thenRecord(name string, n int64) {
 	old, data := s.now()[name], s.data[name]
-	v := &sum{old.size, old.recordSize, slices.Clone(old.records)}
+	v := &sum{size: old.size, recordSize: old.recordSize, records: slices.Clone(old.records)}
 	v.records[n] = xxhash.Sum64(data[n*v.recordSize : min((n+1)*v.recordSize, v.size)])
 	s.then(name, v)
 }
@@ -130,13 +134,18 @@ func (s *script) step() error {
 	if name == "" {
 		return s.create()
 	}
+	tree := s.trees[name] != nil
 	switch k := s.rng.IntN(100); {
+	case k < 50 && tree:
+		return s.apply(name)
+	case k < 55 && tree:
+		return s.shareRecords(name)
 	case k < 45:
 		return s.write(name)
 	case k < 55:
 		return s.zero(name)
 	case k < 70:
-		return s.run(true, func() {}, func() error { return s.with(any, func(v *Volume) error { return v.Flush(ctx) }) })
+		return s.run(true, func() {}, func() error { return s.flush(any) })
 	case k < 75:
 		return s.run(true, func() {}, func() error { return s.b.Sync(ctx) })
 	case k < 78 && len(s.now()) < 5:
@@ -147,19 +156,71 @@ func (s *script) step() error {
 	case k < 85 && len(s.now()) < 6:
 		clone := s.fresh()
 		return s.share(any, clone, func() error { return s.b.Clone(ctx, any, clone) })
-	case k < 88:
+	case k < 88 && !tree:
 		return s.resize(name)
 	case k < 91:
 		return s.rollback(any)
 	case k < 93 && !strings.Contains(any, "@"):
 		return s.rename(any)
 	case len(s.now()) > 2:
-		return s.run(true, func() { s.then(any, nil); delete(s.data, any) }, func() error { return s.b.Destroy(ctx, any) })
+		return s.run(true, func() { s.then(any, nil); delete(s.data, any); delete(s.trees, any) }, func() error { return s.b.Destroy(ctx, any) })
+	}
+	if tree {
+		return s.apply(name)
 	}
 	return s.write(name)
 }
 
+func (s *script) flush(name string) error {
+	if s.trees[name] == nil {
+		return s.with(name, func(v *Volume) error { return v.Flush(ctx) })
+	}
+	return s.withTree(name, func(t *Tree) error { return t.Flush(ctx) })
+}
+
+func (s *script) withTree(name string, f func(*Tree) error) error {
+	t, err := s.b.OpenTree(name)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	return f(t)
+}
+
+// thenTree adds a step after which a dataset is what its model says.
+func (s *script) thenTree(name string, recordSize int) {
+	s.then(name, sumOfTree(s.trees[name].seen(recordSize)))
+}
+
+// apply does a batch, which a crash leaves whole or not at all.
+func (s *script) apply(name string) error {
+	return s.withTree(name, func(t *Tree) error {
+		batch := randomBatch(s.rng, t.RecordSize())
+		return s.run(false, func() {
+			s.trees[name].apply(batch)
+			s.thenTree(name, t.RecordSize())
+		}, func() error { return t.Apply(ctx, batch) })
+	})
+}
+
+// shareRecords shares records of one object with another, together with an item.
+func (s *script) shareRecords(name string) error {
+	return s.withTree(name, func(t *Tree) error {
+		share := Share{SrcObject: 1, Src: s.rng.Uint64N(4), DstObject: 2, Dst: s.rng.Uint64N(4), N: 1 + s.rng.Uint64N(3)}
+		batch := &Batch{}
+		batch.Put(itemKey(99), fill(10, s.rng.Uint64()))
+		return s.run(true, func() {
+			s.trees[name].share(s.trees[name], share, uint64(t.RecordSize()))
+			s.trees[name].apply(batch)
+			s.thenTree(name, t.RecordSize())
+		}, func() error { return t.ShareRecords(ctx, batch, t, share) })
+	})
+}
+
 func (s *script) create() error {
+	if s.rng.IntN(3) == 0 {
+		return s.createDataset()
+	}
 	name, recordSize := s.fresh(), int64(4096)<<s.rng.IntN(6)
 	most := int64(200 << 10)
 	if recordSize == 4096 { // with enough records for a tree of several nodes
@@ -170,6 +231,26 @@ func (s *script) create() error {
 		s.data[name] = make([]byte, size)
 		s.then(name, sumOf(s.data[name], recordSize))
 	}, func() error { return s.b.CreateVolume(ctx, name, size, VolumeOptions{RecordSize: recordSize}) })
+}
+
+func (s *script) createDataset() error {
+	name, recordSize := s.fresh(), 4096<<s.rng.IntN(3)
+	compression := []Compression{CompressionOff, CompressionLZ4, CompressionZstd}[s.rng.IntN(3)]
+	return s.run(true, func() {
+		s.trees[name] = newTreeModel()
+		s.thenTree(name, recordSize)
+	}, func() error {
+		return s.b.CreateDataset(ctx, name, DatasetOptions{RecordSize: int64(recordSize), Compression: compression})
+	})
+}
+
+// copyModel gives a name what another has.
+func (s *script) copyModel(from, to string) {
+	if m := s.trees[from]; m != nil {
+		s.trees[to] = m.clone()
+	} else {
+		s.data[to] = slices.Clone(s.data[from])
+	}
 }
 
 func (s *script) write(name string) error {
@@ -206,7 +287,7 @@ func (s *script) planZero(name string, off, end int64) {
 		return
 	}
 	old := s.now()[name]
-	v := &sum{old.size, old.recordSize, slices.Clone(old.records)}
+	v := &sum{size: old.size, recordSize: old.recordSize, records: slices.Clone(old.records)}
 	for r := first; r < last; r++ {
 		v.records[r] = xxhash.Sum64(data[r*recordSize : min((r+1)*recordSize, v.size)])
 	}
@@ -227,7 +308,7 @@ func (s *script) zero(name string) error {
 
 func (s *script) share(from, name string, do func() error) error {
 	return s.run(true, func() {
-		s.data[name] = slices.Clone(s.data[from])
+		s.copyModel(from, name)
 		s.then(name, s.now()[from])
 	}, do)
 }
@@ -249,11 +330,11 @@ func (s *script) resize(name string) error {
 func (s *script) rollback(snap string) error {
 	name, _, ok := strings.Cut(snap, "@")
 	v, from := s.now()[name], s.now()[snap]
-	if !ok || v == nil || v.recordSize != from.recordSize {
+	if !ok || v == nil || v.recordSize != from.recordSize || (v.tree == nil) != (from.tree == nil) {
 		return nil
 	}
 	return s.run(true, func() {
-		s.data[name] = slices.Clone(s.data[snap])
+		s.copyModel(snap, name)
 		s.then(name, from)
 	}, func() error { return s.b.Rollback(ctx, snap) })
 }
@@ -264,8 +345,9 @@ func (s *script) rename(name string) error {
 		next := map[string]*sum{}
 		for n, v := range s.now() {
 			if n == name || strings.HasPrefix(n, name+"@") {
-				s.data[to+n[len(name):]] = s.data[n]
+				s.copyModel(n, to+n[len(name):])
 				delete(s.data, n)
+				delete(s.trees, n)
 				n = to + n[len(name):]
 			}
 			next[n] = v
@@ -294,6 +376,19 @@ func (s *script) between(marks []any, power bool) (lo, hi int) {
 func observe(p *Pool) (map[string]*sum, error) {
 	all := map[string]*sum{}
 	for _, i := range p.Volumes() {
+		if i.IsDataset() {
+			t, err := p.OpenTree(i.Name)
+			if err != nil {
+				return nil, err
+			}
+			seen, err := seeTree(t)
+			t.Close()
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", i.Name, err)
+			}
+			all[i.Name] = sumOfTree(seen)
+			continue
+		}
 		v, err := p.Open(i.Name)
 		if err != nil {
 			return nil, err
@@ -339,6 +434,10 @@ func (s *script) explain(mine map[string]*sum, lo, hi int) (text string) {
 			got := mine[name]
 			if got == nil {
 				text += fmt.Sprintf("; step %d: no %s", k, name)
+				continue
+			}
+			if got.tree != nil && want.tree != nil {
+				text += fmt.Sprintf("; step %d: %s%s", k, name, got.tree.explain(want.tree))
 				continue
 			}
 			if got.size != want.size {

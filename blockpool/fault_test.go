@@ -137,6 +137,15 @@ func TestEachCommitThatFailsMakesThePoolReadOnly(t *testing.T) {
 			continue
 		}
 		for _, i := range f.Volumes() {
+			if i.IsDataset() {
+				f.see(i.Name)
+				tree := f.tree(i.Name)
+				if err := tree.Apply(ctx, &Batch{Items: manyItems(1)}); !errors.Is(err, ErrReadOnly) && !errors.Is(err, ErrNeedsCheck) {
+					t.Errorf("commit %d: a batch: %v", n, err)
+				}
+				f.must(tree.Close())
+				continue
+			}
 			v, err := f.Open(i.Name)
 			f.must(err)
 			if _, err := v.ReadAt(make([]byte, 1), 0); err != nil {
@@ -191,12 +200,28 @@ func (f *failing) neverWrong(j *memdev.Journal, files []boltFile) (damaged int, 
 	}
 	defer p.Abandon()
 	for _, i := range p.Volumes() {
+		if i.IsDataset() {
+			t, err := p.OpenTree(i.Name)
+			if err != nil {
+				return damaged, err
+			}
+			defer t.Close()
+			switch seen, err := seeTree(t); {
+			case errors.Is(err, ErrDamaged):
+				damaged++
+			case err != nil:
+				return damaged, err
+			case !f.everWas(i.Name, sumOfTree(seen), nil):
+				return damaged, fmt.Errorf("%s is what it never was", i.Name)
+			}
+			continue
+		}
 		v, err := p.Open(i.Name)
 		if err != nil {
 			return damaged, err
 		}
 		defer v.Close()
-		seen := &sum{i.Size, i.RecordSize, nil}
+		seen := &sum{size: i.Size, recordSize: i.RecordSize}
 		var bad []bool
 		for off := int64(0); off < i.Size; off += i.RecordSize {
 			b := make([]byte, min(i.RecordSize, i.Size-off))
@@ -224,7 +249,7 @@ func (f *failing) everWas(name string, seen *sum, bad []bool) bool {
 		if want == nil || want.size != seen.size || want.recordSize != seen.recordSize {
 			continue
 		}
-		same := true
+		same := want.tree.equal(seen.tree)
 		for i := range bad {
 			same = same && (bad[i] || seen.records[i] == want.records[i])
 		}

@@ -108,7 +108,10 @@ func (s *pass) rollback(snapshot, name string) error {
 	if err != nil {
 		return err
 	}
-	if from.recordSize != e.recordSize || from.content != e.content {
+	if from.content != e.content {
+		return invalidf("it is of a %s, and %s is a %s", from.noun(), name, e.noun())
+	}
+	if from.recordSize != e.recordSize {
 		return invalidf("its records have %d bytes, those of the volume %d", from.recordSize, e.recordSize)
 	}
 	if err := s.unused(e); err != nil {

@@ -31,7 +31,22 @@ func (s *seenTree) equal(o *seenTree) bool {
 	return s == o || s != nil && o != nil && s.recordSize == o.recordSize && maps.Equal(s.items, o.items) && maps.Equal(s.records, o.records)
 }
 
-// seeTree reads all of a dataset, which zeros of no record may not be among.
+// explain tells what differs.
+func (s *seenTree) explain(want *seenTree) (text string) {
+	for key := range maps.Keys(s.items) {
+		if s.items[key] != want.items[key] {
+			text += fmt.Sprintf(" item %x differs", key)
+		}
+	}
+	for n, sum := range s.records {
+		if sum != want.records[n] {
+			text += fmt.Sprintf(" record %d of object %d differs", n&(1<<objectShift-1), n>>objectShift)
+		}
+	}
+	return text + fmt.Sprintf(" (%d items of %d, %d records of %d)", len(s.items), len(want.items), len(s.records), len(want.records))
+}
+
+// seeTree reads all of a dataset.
 func seeTree(t *Tree) (*seenTree, error) {
 	s := &seenTree{t.RecordSize(), map[string]string{}, map[uint64]uint64{}}
 	err := t.Items([]byte{ItemCounted}, nil, func(key, value []byte) error {
