@@ -9,6 +9,7 @@ import (
 
 	"github.com/laminafs/lamina/blockpool/internal/format"
 	"github.com/laminafs/lamina/blockpool/internal/intent"
+	"github.com/laminafs/lamina/blockpool/internal/mutant"
 )
 
 // Apply does all of a batch, or nothing. It returns when that is in the intent log:
@@ -343,7 +344,12 @@ func (a *application) enter(g *txg) error {
 			return errClosedMeanwhile
 		}
 	}
-	_, err := v.pool.log.Append(g.number, intent.Batch, intent.AppendBatch(nil, a.logged(g)))
+	logged := a.logged(g)
+	if mutant.Breaks(mutant.WholeBatches) && len(logged.Items) > 0 {
+		_, _ = v.pool.log.Append(g.number, intent.Batch, intent.AppendBatch(nil, intent.BatchRecord{Volume: v.id, Items: logged.Items}))
+		logged.Items = nil
+	}
+	_, err := v.pool.log.Append(g.number, intent.Batch, intent.AppendBatch(nil, logged))
 	if errors.Is(err, intent.ErrTooLarge) {
 		err = fmt.Errorf("batch whose items and parts of records are more than can be done in one step: %w: %w", ErrInvalid, err)
 	}

@@ -8,6 +8,7 @@ import (
 	tree "github.com/tidwall/btree"
 
 	"github.com/laminafs/lamina/blockpool/internal/btree"
+	"github.com/laminafs/lamina/blockpool/internal/mutant"
 )
 
 // isItem reports whether a key of a dataset's tree is that of an item, and not of
@@ -18,7 +19,7 @@ func isItem(key []byte) bool { return len(key) > 0 && key[0] >= ItemCounted }
 func (s *pass) putItems(t *btree.Tree, e *entry, items *tree.Map[string, itemValue]) (err error) {
 	items.Scan(func(key string, value itemValue) bool {
 		k := []byte(key)
-		counted := k[0] == ItemCounted
+		counted := k[0] == ItemCounted && !mutant.Breaks(mutant.CountObjects)
 		if value == nil {
 			var ok bool
 			if _, ok, err = t.Delete(k); ok && counted {

@@ -158,7 +158,10 @@ func (s *pass) writeRecord(j *recordJob) error {
 	if err := s.p.writeStored(r.rec, j.stored); err != nil {
 		return err
 	}
-	if rest := s.p.space.surplus(r.at, r.admitted, int64(len(j.stored))); rest.n > 0 {
+	if mutant.Breaks(mutant.KeepCodec) {
+		r.rec.Codec = format.Plain
+	}
+	if rest := s.p.space.surplus(r.at, r.admitted, int64(len(j.stored))); rest.n > 0 && !mutant.Breaks(mutant.FreeSurplus) {
 		s.g.supersede(rest)
 	}
 	return nil
@@ -177,6 +180,13 @@ func (s *pass) apply() error {
 		}
 	}
 	s.runTasks()
+	if mutant.Breaks(mutant.ItemsBeforeTasks) {
+		for _, v := range s.g.volumes {
+			if err := s.applyItems(v); err != nil {
+				return err
+			}
+		}
+	}
 	if s.broken != nil {
 		return s.broken
 	}
@@ -233,10 +243,24 @@ func (s *pass) applyVolume(v *volume) error {
 			return err
 		}
 	}
+	e.root, e.writtenTxg = tree.Root(), s.g.number
+	if mutant.Breaks(mutant.ItemsBeforeTasks) {
+		return nil
+	}
+	return s.applyItems(v)
+}
+
+// applyItems puts the items that a dataset has changed into its tree.
+func (s *pass) applyItems(v *volume) error {
+	e := s.change(v.id)
+	if e == nil || v.syncing.items.Len() == 0 {
+		return nil
+	}
+	tree := btree.Open(s.nodes, s, e.root)
 	if err := s.putItems(tree, e, &v.syncing.items); err != nil {
 		return err
 	}
-	e.root, e.writtenTxg = tree.Root(), s.g.number
+	e.root = tree.Root()
 	return nil
 }
 

@@ -47,6 +47,11 @@ const (
 	ShrinkZeroes           Rule = "shrink-zeroes"             // what a smaller size cut off does not come back
 	CountUsed              Rule = "count-used"                // used bytes fall when records are freed
 	OpenBeforeSyncing      Rule = "open-before-syncing"       // of two changes the later one is read
+	WholeBatches           Rule = "whole-batches"             // a batch is one record of the log
+	ItemsBeforeTasks       Rule = "items-before-tasks"        // a snapshot has the items of its txg
+	FreeSurplus            Rule = "free-surplus"              // sectors that a packed record does not need are freed
+	CountObjects           Rule = "count-objects"             // a dataset counts its objects
+	KeepCodec              Rule = "keep-codec"                // a record says how it was packed
 )
 
 // Rules are all of them; the first dozen is what each run tries.
@@ -56,4 +61,5 @@ var Rules = []Rule{
 	CommitBeforePublish, WholeRecords, WritesBeforeTasks, StopAtLostPointer, ClaimBeforeReplay, EndOfGroup,
 	SyncAllDevices, RetainNodes, ReleaseNodes, LogBeforeAcknowledge, KeepDeadLists, AllCopies, Verify, Mend,
 	ZeroEdges, ShrinkZeroes, CountUsed, OpenBeforeSyncing,
+	WholeBatches, ItemsBeforeTasks, FreeSurplus, CountObjects, KeepCodec,
 }
