@@ -102,6 +102,7 @@ func TestManyAtOnceWhileADeviceFails(t *testing.T) {
 			return b.Destroy(ctx, name)
 		})
 	}
+	b.stressDataset(work, &version)
 	last := time.Duration(fromEnv("LAMINA_STRESS_SECONDS", 3)) * time.Second
 	time.Sleep(last / 3)
 	b.journal.Device("/disk1").Inject(memdev.Fault{Ops: memdev.Writes, Times: 1, Err: unix.EIO})
@@ -119,6 +120,66 @@ func TestManyAtOnceWhileADeviceFails(t *testing.T) {
 	if state := b.Devices()[1].State; state != "faulted" {
 		t.Errorf("the device that failed is %s", state)
 	}
+}
+
+// stressDataset has writers change items and objects of a dataset together, each those
+// of its own, while snapshots are taken and read: in them, item and object agree.
+func (b *bench) stressDataset(work func(seed uint64, f func(rng *rand.Rand) error), version *atomic.Uint64) {
+	const writers, each, recordSize = 2, 8, 8 << 10
+	b.must(b.CreateDataset(ctx, "set", DatasetOptions{RecordSize: recordSize, Compression: CompressionLZ4}))
+	set := b.tree("set")
+	for w := range uint64(writers) {
+		work(20+w, func(rng *rand.Rand) error {
+			n := 1 + w*each + rng.Uint64N(each)
+			if rng.IntN(10) == 0 {
+				return set.Flush(ctx)
+			}
+			batch := &Batch{Frees: rng.IntN(9) == 0}
+			v, length := version.Add(1), 16*(1+rng.IntN(3*recordSize/16))
+			p := make([]byte, (length+recordSize-1)/recordSize*recordSize) // whole records: each is changed once
+			stressRecord(p[:length], int64(n), v)
+			batch.Put(itemKey(n), binary.BigEndian.AppendUint64(nil, v))
+			batch.Write(n, 0, p)
+			batch.Zero(n, int64(len(p)), ToEnd)
+			return set.Apply(ctx, batch)
+		})
+	}
+	work(30, func(rng *rand.Rand) error {
+		name := fmt.Sprintf("set@%d", rng.Uint64())
+		if err := b.Snapshot(ctx, "set", name); err != nil {
+			return err
+		}
+		t, err := b.OpenTree(name)
+		if err != nil {
+			return err
+		}
+		p := make([]byte, 3*recordSize)
+		for n := uint64(1); n <= writers*each && err == nil; n++ {
+			if err = t.ReadObject(n, p, 0); err == nil {
+				err = agree(t, n, p)
+			}
+		}
+		return errors.Join(err, t.Close(), b.Destroy(ctx, name))
+	})
+}
+
+// agree compares an object with its item.
+func agree(t *Tree, n uint64, p []byte) error {
+	value, err := t.Item(itemKey(n))
+	if err != nil {
+		return err
+	}
+	want := uint64(0)
+	if value != nil {
+		want = binary.BigEndian.Uint64(value)
+	}
+	for i := 0; i < len(p); i += 16 {
+		gotN, got := binary.LittleEndian.Uint64(p[i:]), binary.LittleEndian.Uint64(p[i+8:])
+		if (gotN != n || got != want) && (gotN != 0 || got != 0 || i == 0 && want != 0) {
+			return fmt.Errorf("%s: object %d has version %d at %d, and its item says %d", t.Name(), n, got, i, want)
+		}
+	}
+	return nil
 }
 
 func readStress(v *Volume, rng *rand.Rand) error {
