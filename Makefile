@@ -26,8 +26,9 @@ test: ## unit tests; needs neither root nor /dev/fuse, and skips with a reason w
 	$(GO) vet ./...
 	$(GO) test ./...
 
-race: ## the same under the race detector
-	CGO_ENABLED=1 $(GO) test -race ./backends/... ./fs/... ./whiteout/...
+race: ## the same under the race detector, without the drivers' conformance, which waits for mounts and disks
+	CGO_ENABLED=1 $(GO) test -race -skip '^TestConformance$$' ./backends/... ./fs/... ./whiteout/...
+	CGO_ENABLED=1 $(GO) test -race -run '^TestRace' ./blockpool/dataset
 	CGO_ENABLED=1 $(GO) test -race -short ./blockpool/internal/... ./blockpool/vdev/...
 	CGO_ENABLED=1 $(GO) test -race -short -run '$(POOL_RACE)' ./blockpool
 
@@ -49,6 +50,9 @@ pool-test: ## crash states, faults, damage, the model, and a dozen broken rules 
 pool-long: ## the same, with the numbers of a long run: days
 	$(POOL_LONG) LAMINA_MUTANTS=100 $(POOL) -run '$(POOL_PROOFS)' ./blockpool
 	CGO_ENABLED=1 LAMINA_STRESS_SECONDS=600 $(POOL) -race -run '^Test(ManyAtOnce|VolumesAreWhatTheir|VolumesOf)' ./blockpool
+
+driver-test: ## the storage drivers with every engine: as root, as an ordinary user, as root of a user namespace (root; minutes)
+	LAMINA_DRIVERTEST_OTHERS=1 $(GO) test -count=1 -timeout 30m -v -run '^Test(Conformance|OtherUsers)$$' ./backends/overlay2 ./backends/overlay ./backends/aufs ./backends/vfs
 
 arrows: ## check that packages import only what the design allows
 	$(GO) test -run TestArrows ./integration/arrows
@@ -72,4 +76,4 @@ fuzz: ## each fuzz target for a little while
 clean: ## remove what was built
 	rm -rf $(BIN)
 
-.PHONY: help build install demo test race pool-test pool-long root-test arrows bench bench-rootless bench-quick bench-pool fuzz clean
+.PHONY: help build install demo test race driver-test pool-test pool-long root-test arrows bench bench-rootless bench-quick bench-pool fuzz clean

@@ -13,6 +13,9 @@ import (
 // asEnv says in a process of [Others] as whom it runs.
 const asEnv = "LAMINA_DRIVERTEST_AS"
 
+// othersEnv asks for [Others].
+const othersEnv = "LAMINA_DRIVERTEST_OTHERS"
+
 // anybody is the user that root becomes for the tests of ordinary users.
 const anybody = 65534
 
@@ -21,6 +24,9 @@ const anybody = 65534
 func Others(t *testing.T) {
 	if os.Getenv(asEnv) != "" {
 		t.Skip("these are the other users")
+	}
+	if os.Getenv(othersEnv) == "" {
+		t.Skipf("the suite as other users takes minutes; set %s=1, or run make driver-test", othersEnv)
 	}
 	for _, who := range []struct {
 		name string
