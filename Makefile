@@ -69,6 +69,9 @@ bench-quick: ## a small run that shows that every subject and workload works
 bench-pool: ## compare the block pool with a bare file, qcow2 and btrfs (root for btrfs; qemu-utils and qemu-system-common for qcow2)
 	$(GO) run ./integration/poolbench --text integration/poolbench/results.txt --json integration/poolbench/results.json
 
+bench-datasets: build ## compare datasets with btrfs and ext4 (root; about 20 min, 10 GB in /var/tmp)
+	$(GO) run ./integration/setbench --lamina $(BIN)/lamina --text integration/setbench/results.txt --json integration/setbench/results.json
+
 fuzz: ## each fuzz target for a little while
 	@for p in $$($(GO) list ./...); do for t in $$($(GO) test -list '^Fuzz' $$p | grep ^Fuzz); do \
 		$(GO) test -run xxx -fuzz "^$$t$$" -fuzztime 10s $$p || exit 1; done; done
@@ -76,4 +79,4 @@ fuzz: ## each fuzz target for a little while
 clean: ## remove what was built
 	rm -rf $(BIN)
 
-.PHONY: help build install demo test race driver-test pool-test pool-long root-test arrows bench bench-rootless bench-quick bench-pool fuzz clean
+.PHONY: help build install demo test race driver-test pool-test pool-long root-test arrows bench bench-rootless bench-quick bench-pool bench-datasets fuzz clean
