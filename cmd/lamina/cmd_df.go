@@ -24,9 +24,9 @@ func newDf() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "df",
 		Short: "Show what layers take, in bytes and in inodes",
-		Long: `Show what each layer takes by itself, the largest part of a store first by name. LINKS are
-names of files that other layers have too: the price of the driver overlay, in
-entries of directories.`,
+		Long: `Show what each layer takes by itself, and how many images have it. LINKS are names of
+files that other layers have too: the price of the driver overlay, in entries of
+directories.`,
 		Example: "  lamina df", Args: args(0, 0, "no arguments"),
 	}
 	return onStore(cmd, &f, func(ctx context.Context, s *store.Store, _ []string) error {

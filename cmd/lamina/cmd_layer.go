@@ -245,8 +245,6 @@ func newLayerCommit() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		_, end := transfer("commit")
-		defer end()
 		l, err := s.Commit(ctx, found.Name, arg(args, 1), store.Committed, labels)
 		if err != nil || !f.json {
 			return err
