@@ -40,6 +40,8 @@ type Config struct {
 	MinFree      int           // percent of space free below which no new volume is made; 0 to 99, 10 in dm-thin's manner
 	Hook         string        // program that the pool's server runs for each event
 	Discard      bool          // give freed space back to files and devices
+
+	datasets bool // there are datasets or properties, or were: who does not know them must not open the pool
 }
 
 // A FullPolicy says what a write does that finds the pool full.

@@ -84,16 +84,17 @@ func (d *dumper) dump(guid GUID, txg uint64) error {
 }
 
 // version returns the lowest version that has what the pool has, so that a lamina
-// that knows of no datasets can restore a pool that has none.
+// that knows of no datasets can restore a pool that never had any.
 func (d *dumper) version() (uint64, error) {
-	version := uint64(1)
-	err := scanEntries(d.src, func(e *entry) error {
-		if e.holdsFiles() || e.props != nil {
-			version = dumpVersion
-		}
-		return nil
-	})
-	return version, err
+	value, err := d.src.Get(meta.Config, []byte(keyConfig))
+	if err != nil {
+		return 0, err
+	}
+	c, _, err := unpackConfig(value)
+	if err != nil || !c.datasets {
+		return 1, err
+	}
+	return dumpVersion, nil
 }
 
 func (d *dumper) config() error {

@@ -228,7 +228,7 @@ func TestLinesOfADumpReadBack(t *testing.T) {
 	}
 	d := deviceState{id: 1, guid: newGUID(), path: "/a b\n=\"", size: 2, away: 3, added: now, leaving: true, heirOf: 4}
 	c := raid.Chunk{ID: 1, Base: 2, Sectors: 3, Class: 2, Profile: RaidZ2, Columns: []raid.Column{{Device: 1, Start: 4096}, {Device: 2, Start: 0, Shadow: &raid.Place{Device: 3, Start: 5}}}}
-	conf := Config{Name: "x", DataProfile: Mirror, MetadataProfile: Mirror, RecordSize: 1, ChunkSize: 2, MetadataSize: 3, WhenFull: FullQueue, QueueTimeout: time.Second, LowWater: 4, MinFree: 5, Hook: "do this", Discard: true}
+	conf := Config{Name: "x", DataProfile: Mirror, MetadataProfile: Mirror, RecordSize: 1, ChunkSize: 2, MetadataSize: 3, WhenFull: FullQueue, QueueTimeout: time.Second, LowWater: 4, MinFree: 5, Hook: "do this", Discard: true, datasets: true}
 	var e2 entry
 	var d2 deviceState
 	var c2 raid.Chunk

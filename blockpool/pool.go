@@ -135,19 +135,46 @@ func (p *Pool) Config() Config { return *p.config.Load() }
 // made from now on.
 func (p *Pool) SetConfig(ctx context.Context, change func(*Config)) error {
 	return p.do(ctx, &task{run: func(s *pass) error {
-		c := p.Config()
+		c := s.config()
+		old := c
 		change(&c)
 		c = c.withDefaults(0)
+		c.datasets = old.datasets
 		if err := c.check(); err != nil {
 			return err
 		}
-		if old := p.Config(); c.Name != old.Name || c.DataProfile != old.DataProfile || c.MetadataProfile != old.MetadataProfile || c.ChunkSize != old.ChunkSize {
+		if c.Name != old.Name || c.DataProfile != old.DataProfile || c.MetadataProfile != old.MetadataProfile || c.ChunkSize != old.ChunkSize {
 			return invalidf("name, profiles and chunk size stay as the pool was made")
 		}
-		s.batch.Put(meta.Config, []byte(keyConfig), c.pack(p.guid))
-		s.after = append(s.after, func() { p.config.Store(&c) })
+		s.setConfig(c)
 		return nil
 	}})
+}
+
+// config returns the configuration as this txg has it.
+func (s *pass) config() Config {
+	if s.changed != nil {
+		return *s.changed
+	}
+	return s.p.Config()
+}
+
+// setConfig changes the configuration with this txg.
+func (s *pass) setConfig(c Config) {
+	s.changed = &c
+	s.batch.Put(meta.Config, []byte(keyConfig), c.pack(s.p.guid))
+	s.after = append(s.after, func() { s.p.config.Store(&c) })
+}
+
+// noteFeatures has the configuration name what a changed entry needs to be understood.
+func (s *pass) noteFeatures() {
+	c := s.config()
+	for _, e := range s.entries {
+		if e != nil && (e.holdsFiles() || e.props != nil) && !c.datasets {
+			c.datasets = true
+			s.setConfig(c)
+		}
+	}
 }
 
 // readOnly returns why nothing may change, or nil.

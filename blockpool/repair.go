@@ -406,6 +406,9 @@ func (p *RepairPlan) do(ctx context.Context) (*Report, error) {
 
 // write writes everything that was salvaged.
 func (s *salvager) write(b *rebuilder) error {
+	for _, e := range s.entries {
+		s.config.datasets = s.config.datasets || e.holdsFiles() || e.props != nil
+	}
 	b.put(meta.Config, []byte(keyConfig), s.config.pack(s.guid))
 	for _, v := range s.values {
 		for _, bucket := range meta.Buckets() {

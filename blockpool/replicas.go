@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-
-	"github.com/laminafs/lamina/blockpool/internal/meta"
 )
 
 // AddReplica makes another replica of the metadata, in a file that is not there
@@ -84,14 +82,14 @@ func (p *Pool) RecopyReplica(ctx context.Context, path string) error {
 func (p *Pool) labelReplicas(ctx context.Context) error {
 	var labels error
 	err := p.do(ctx, &task{run: func(s *pass) error {
-		c := p.Config()
+		c := s.config()
+		old := c.MetadataProfile
 		c.MetadataProfile = Single
 		if len(p.replicaPaths()) > 1 {
 			c.MetadataProfile = Mirror
 		}
-		if c.MetadataProfile != p.Config().MetadataProfile {
-			s.batch.Put(meta.Config, []byte(keyConfig), c.pack(p.guid))
-			s.after = append(s.after, func() { p.config.Store(&c) })
+		if c.MetadataProfile != old {
+			s.setConfig(c)
 		}
 		s.after = append(s.after, func() { labels = p.writeLabels(s.g.number) })
 		return nil

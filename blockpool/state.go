@@ -72,6 +72,10 @@ const (
 	configFeature // one for each feature that a reader must know
 )
 
+// featureDatasets is that of datasets and properties. A pool has it from the first of
+// them on.
+const featureDatasets = "datasets"
+
 func (c *Config) pack(guid GUID) []byte {
 	f := format.NewFields(configVersion)
 	f.String(configName, c.Name)
@@ -88,6 +92,9 @@ func (c *Config) pack(guid GUID) []byte {
 	f.String(configHook, c.Hook)
 	if c.Discard {
 		f.Uint(configDiscard, 1)
+	}
+	if c.datasets {
+		f.String(configFeature, featureDatasets)
 	}
 	return f
 }
@@ -130,6 +137,10 @@ func unpackConfig(b []byte) (c Config, guid GUID, err error) {
 		case configDiscard:
 			return f.Uint(&discard)
 		case configFeature:
+			if f.String() == featureDatasets {
+				c.datasets = true
+				return nil
+			}
 			return fmt.Errorf("feature %q: %w", f.String(), ErrNewer)
 		default:
 			return f.Unknown()

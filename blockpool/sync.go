@@ -76,6 +76,7 @@ type pass struct {
 	nodes *nodePass
 
 	entries map[uint64]*entry      // changed; nil: removed
+	changed *Config                // nil: unchanged
 	props   local                  // the pool's own properties; nil: unchanged
 	used    map[uint64]int64       // change of the bytes in use, by owner
 	freed   []extent               // that the txg before named and this one does not
@@ -378,6 +379,7 @@ func (s *pass) gather() error {
 			s.batch.Put(meta.Volumes, key64(id), e.pack())
 		}
 	}
+	s.noteFeatures()
 	s.nodes.gather(&s.batch)
 	s.p.counts.TakeDirty(s.saveSegment(meta.Space))
 	s.batch.Put(meta.Config, []byte(keyState), s.state.pack())

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -322,5 +323,65 @@ func TestThinToolsRefuseDatasetsByName(t *testing.T) {
 	devices, err := b.DumpThin(ctx, io.Discard, nil)
 	if err != nil || len(devices) != 1 || devices[0].Name != "vol" {
 		t.Errorf("%v, %v", devices, err)
+	}
+}
+
+// A lamina that knows no datasets takes their entries for damage, and its repair would
+// throw them away: it must be kept from opening the pool at all.
+func TestAPoolWithDatasetsSaysSo(t *testing.T) {
+	for name, change := range map[string]func(b *bench){
+		"a dataset": func(b *bench) { b.must(b.CreateDataset(ctx, "set", DatasetOptions{})) },
+		"a received one": func(b *bench) {
+			a := newBench(t, Config{}, 1, 64<<20)
+			a.must(a.CreateDataset(ctx, "set", DatasetOptions{}))
+			a.must(a.Snapshot(ctx, "set", "set@1"))
+			_, err := b.Receive(ctx, strings.NewReader(string(a.sent("", "set@1"))), "got", ReceiveOptions{})
+			b.must(err)
+		},
+		"a property of a volume": func(b *bench) {
+			b.must(b.SetProperties(ctx, "vol", map[string]string{"ours:colour": "blue"}))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, Config{}, 1, 64<<20)
+			b.must(b.CreateVolume(ctx, "vol", 1<<20, VolumeOptions{}))
+			b.must(b.Sync(ctx))
+			if b.Config().datasets || !strings.HasPrefix(b.dump(), "lamina-dump version=1\n") {
+				t.Error("it has the feature before it needs it")
+			}
+			change(b)
+			b.must(b.SetConfig(ctx, func(c *Config) { *c = Config{Name: c.Name, ChunkSize: c.ChunkSize, LowWater: 7} }))
+			b.reopen()
+			e := b.epochs.hold()
+			value, err := e.view.Get(meta.Config, []byte(keyConfig))
+			e.release()
+			if b.must(err); !strings.Contains(string(value), featureDatasets) || b.Config().LowWater != 7 {
+				t.Errorf("the configuration says nothing: %q", value)
+			}
+			b.clean(b.checked())
+		})
+	}
+	b := vandalized(t)
+	b.vandalize(func(v *vandal) { v.batch.Put(meta.Config, []byte(keyConfig), []byte{1, 200}) })
+	_, err := b.repaired(RepairOptions{})
+	if b.must(err); !b.Config().datasets {
+		t.Error("a repair has forgotten it")
+	}
+}
+
+// What is changed together in one transaction group is changed by all.
+func TestTwoChangesOfTheConfigurationAtOnceAreBothKept(t *testing.T) {
+	b := newBench(t, Config{}, 1, 64<<20)
+	var wg sync.WaitGroup
+	var errs [20]error
+	for i := range errs {
+		wg.Go(func() {
+			errs[i] = b.SetConfig(ctx, func(c *Config) { c.MinFree += i % 2; c.LowWater += (i + 1) % 2 })
+		})
+	}
+	wg.Wait()
+	b.must(errors.Join(errs[:]...))
+	if c := b.Config(); c.MinFree != 10 || c.LowWater != 10+10 {
+		t.Errorf("%+v", c)
 	}
 }
