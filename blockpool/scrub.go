@@ -361,10 +361,14 @@ func (p *Pool) finishScrub(err error) error {
 	s.cancel = nil
 	close(s.ended)
 	s.mu.Unlock()
-	p.later(&task{run: p.saveScrub})
-	if !errors.Is(err, ErrClosed) {
-		p.events.add(Event{Kind: EventScrub, Text: text})
+	if errors.Is(err, ErrClosed) {
+		p.later(&task{run: p.saveScrub})
+		return err
 	}
+	p.events.add(Event{Kind: EventScrub, Text: text})
+	// It is durable how it ended before anybody is told, so that one that is said to
+	// have finished does not go on after a crash. Where that cannot be, it goes on.
+	_ = p.do(context.Background(), &task{run: p.saveScrub})
 	return err
 }
 
