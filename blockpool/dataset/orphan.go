@@ -2,6 +2,7 @@ package dataset
 
 import (
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,19 +20,42 @@ type reclaimer struct {
 	queue, failed []uint64
 	running       bool
 	stopped       bool
+	// waiting counts those for whom nothing is gathered; wake ends a gathering.
+	waiting int
+	wake    chan struct{}
 }
 
-// maxReclaim bounds how many objects one batch removes.
-const maxReclaim = 64
+// maxReclaim bounds how many objects one batch removes. The kernel forgets the files
+// of a removed tree one by one, so a batch gathers them for a while: each alone
+// would cost as much as its unlink did.
+const (
+	maxReclaim = 64
+	gatherTime = 20 * time.Millisecond
+)
+
+func (r *reclaimer) init(v *view) {
+	r.v, r.wake, r.idle.L = v, make(chan struct{}, 1), &r.mu
+}
 
 func (r *reclaimer) add(objects ...uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.queue = append(append(r.queue, r.failed...), objects...)
 	r.failed = nil
+	if len(r.queue) >= maxReclaim {
+		r.hurry()
+	}
 	if !r.running && !r.stopped && len(r.queue) > 0 {
 		r.running = true
 		go r.run()
+	}
+}
+
+// hurry ends the gathering under way, or the next one.
+func (r *reclaimer) hurry() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -41,6 +65,9 @@ func (r *reclaimer) settle() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	waited := r.running
+	r.waiting++
+	defer func() { r.waiting-- }()
+	r.hurry()
 	for r.running {
 		r.idle.Wait()
 	}
@@ -61,8 +88,25 @@ func (r *reclaimer) ends() bool {
 	return r.stopped
 }
 
+// gather waits until there is a batch to remove, or somebody who waits for it.
+func (r *reclaimer) gather() {
+	r.mu.Lock()
+	enough := len(r.queue) >= maxReclaim || r.waiting > 0 || r.stopped
+	r.mu.Unlock()
+	if enough {
+		return
+	}
+	timer := time.NewTimer(gatherTime)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-r.wake:
+	}
+}
+
 func (r *reclaimer) run() {
 	for {
+		r.gather()
 		r.mu.Lock()
 		if len(r.queue) == 0 || r.stopped {
 			r.running = false

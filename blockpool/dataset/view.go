@@ -43,8 +43,7 @@ type view struct {
 
 func (fs *FS) newView(tree Tree, id uint64) *view {
 	v := &view{fs: fs, tree: tree, id: id, size: int64(tree.RecordSize()), readOnly: tree.ReadOnly()}
-	v.reclaim.v = v
-	v.reclaim.idle.L = &v.reclaim.mu
+	v.reclaim.init(v)
 	return v
 }
 
