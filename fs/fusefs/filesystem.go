@@ -69,7 +69,6 @@ func (r *rawFS[N]) mount(cfg *FilesystemConfig[N], serve fuse.RawFileSystem, ker
 	if cfg.Writeback {
 		r.writeOut = func(node uint64) { _ = raw.conn.dropInode(node) }
 	}
-	limitMemory()
 	return &FilesystemMount{RawMount: raw, counters: r.counters, count: &r.count, timeout: r.timeout, writeback: cfg.Writeback}, nil
 }
 

@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// A server's memory is mostly its table of nodes, which lives long and is seldom
+// The memory of a union's server is mostly its table of nodes, which lives long and is seldom
 // looked through: the collector lets it grow by heapGrowth percent only. What a
 // request needs lives as long as the request, and while the table is small that
 // is nearly all there is: without heapFloor, in bytes, the collector would run

@@ -64,6 +64,7 @@ func Mount(cfg Config) (*Server, error) {
 	if s.mount, err = raw.mount(&fsCfg, serve, kernel); err != nil {
 		return nil, errors.Join(err, s.union.Close())
 	}
+	limitMemory()
 	s.union.OnRelisted(func(dir *union.Node) {
 		// The answer tells only whether the kernel has the directory at all.
 		_ = s.mount.DropInode(dir.ID())
