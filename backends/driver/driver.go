@@ -66,6 +66,15 @@ type Driver interface {
 	Close() error
 }
 
+// A Writer can carry an archive out on a layer that stays one which can be mounted and
+// written to, whoever the user is: what is written through a mount has the owners that
+// he may give.
+type Writer interface {
+	// Write does to a new active layer what [Driver.Apply] does. A crash leaves the
+	// layer with a part of the archive, and nothing tells: who wrote removes it.
+	Write(ctx context.Context, id string, archive io.Reader, o tree.ApplyOptions) (tree.Applied, error)
+}
+
 // CreateOptions are the wishes for a new layer.
 type CreateOptions struct {
 	// Size bounds the bytes that the layer may take by itself, Inodes its

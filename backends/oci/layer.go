@@ -18,7 +18,8 @@ import (
 	"github.com/laminafs/lamina/backends/store"
 )
 
-// A loader fills layers. Its lease keeps them until their image is recorded.
+// A loader fills layers. Its lease keeps them until their image is recorded, and
+// takes away what a killed process was filling.
 type loader struct {
 	ctx   context.Context
 	s     *store.Store
@@ -26,16 +27,12 @@ type loader struct {
 	lease store.Lease
 }
 
-// leaseTime is longer than a load takes, and how long what a killed one has loaded
-// is kept from being collected.
-const leaseTime = 24 * time.Hour
-
 func newLoader(ctx context.Context, s *store.Store, o LoadOptions) (*loader, error) {
-	lease, err := s.NewLease(leaseTime)
+	lease, err := s.OwnLease()
 	return &loader{ctx, s, o, lease}, err
 }
 
-func (l *loader) close() { _ = l.s.Release(l.lease.ID) } // else it runs out
+func (l *loader) close() { _ = l.s.Release(l.lease.ID) } // else it ends with the process
 
 // layer sees to it that the store has a layer.
 func (l *loader) layer(chain digest.Digest, parent string, diff digest.Digest, b *blob, open opener) error {
@@ -52,8 +49,8 @@ type opener func() (io.ReadCloser, int64, error)
 // fill makes a layer under a name of its own, and gives it its chain id when all is
 // there and right. want is its diff id, "" when that is to be found out.
 func (l *loader) fill(parent string, b *blob, want digest.Digest, open opener) (digest.Digest, error) {
-	name := "loading-" + l.lease.ID + "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
-	made, err := l.s.Create(l.ctx, name, parent, store.CreateOptions{})
+	name := l.temporary()
+	made, err := l.s.Create(l.ctx, name, parent, store.CreateOptions{Lease: l.lease.ID})
 	if err != nil {
 		return "", err
 	}
@@ -78,6 +75,11 @@ func (l *loader) fill(parent string, b *blob, want digest.Digest, open opener) (
 		err = l.s.Hold(l.lease.ID, chain.String())
 	}
 	return diff, err
+}
+
+// temporary is the name of a layer that is being filled.
+func (l *loader) temporary() string {
+	return "loading-" + l.lease.ID + "-" + strconv.FormatInt(time.Now().UnixNano(), 36)
 }
 
 // unpack carries an archive out and returns its diff id and length.

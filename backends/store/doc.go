@@ -32,7 +32,8 @@
 //	Commit  intent │ driver.Commit │ record    the record is brought up to date
 //	Remove  record becomes intent │ driver.Remove │ done    it is removed at last
 //
-// Who opens the store does what is left over of those whose lock is free. A power cut
+// Who opens the store does what is left over of those whose lock is free, and removes
+// what they were filling under a lease of theirs. A power cut
 // can take layers that were not committed; check tells which, and repairs.
 //
 // # Locks

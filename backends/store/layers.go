@@ -36,6 +36,9 @@ type Layer struct {
 	// Usage is what a layer takes that does not change any more; of an active
 	// one it is measured when asked for.
 	Usage *driver.Usage `json:"usage,omitempty"`
+	// Lease is what an active layer goes with, unless it is committed or gets a
+	// name of its own before.
+	Lease string `json:"lease,omitempty"`
 }
 
 // NameMax is the longest name in bytes.
@@ -60,12 +63,14 @@ type intent struct {
 type CreateOptions struct {
 	driver.CreateOptions
 	Labels map[string]string
+	// Lease is one of this process, see [Store.OwnLease]; "" for none.
+	Lease string
 }
 
 // Create makes an active layer on a committed one, or on none.
 func (s *Store) Create(ctx context.Context, name, parent string, o CreateOptions) (Layer, error) {
 	now := time.Now().UTC()
-	l := Layer{Name: name, ID: newID(), Parent: parent, Kind: Active, Labels: maps.Clone(o.Labels), Created: now, Updated: now}
+	l := Layer{Name: name, ID: newID(), Parent: parent, Kind: Active, Labels: maps.Clone(o.Labels), Created: now, Updated: now, Lease: o.Lease}
 	if err := checkName(name); err != nil {
 		return l, fmt.Errorf("create a layer: %w", err)
 	}
@@ -204,7 +209,7 @@ func (s *Store) Commit(ctx context.Context, name, newName string, kind Kind, lab
 			}
 		}
 		after := l
-		after.Name, after.Kind = newName, kind
+		after.Name, after.Kind, after.Lease = newName, kind, ""
 		after.Labels = maps.Clone(l.Labels)
 		if after.Labels == nil {
 			after.Labels = map[string]string{}
@@ -343,6 +348,27 @@ func (s *Store) finishRemove(ctx context.Context, l *Layer) error {
 // Blob is the path of a file that belongs to a layer and goes with it.
 func (s *Store) Blob(id, kind string) string { return filepath.Join(s.root, "blobs", id+"."+kind) }
 
+// Rename gives an active layer another name, with which it stays when its lease ends.
+func (s *Store) Rename(name, newName string) (l Layer, err error) {
+	err = s.update(func(t *tx) error {
+		if l, err = t.layer(name); err != nil {
+			return err
+		}
+		if l.Kind != Active {
+			return driver.ErrCommitted // its children and images know it by name
+		}
+		if err := errors.Join(checkName(newName), t.free(newName)); err != nil {
+			return fmt.Errorf("to %s: %w", newName, err)
+		}
+		l.Name, l.Lease, l.Updated = newName, "", time.Now().UTC()
+		return errors.Join(t.delete("layers", name), t.put("layers", newName, l), t.put("ids", l.ID, newName))
+	})
+	if err != nil {
+		return l, fmt.Errorf("rename layer %s: %w", name, err)
+	}
+	return l, nil
+}
+
 // SetLabels changes labels; an empty value removes one.
 func (s *Store) SetLabels(name string, labels map[string]string) (l Layer, err error) {
 	err = s.update(func(t *tx) error {
@@ -379,8 +405,11 @@ func (s *Store) Usage(ctx context.Context, l *Layer) (driver.Usage, error) {
 // recover finishes what processes that died were about to do.
 func (s *Store) recover(ctx context.Context) error {
 	var left []intent
+	var leases []Lease
 	err := s.view(func(t *tx) (err error) {
-		left, err = all[intent](t, "intents")
+		if left, err = all[intent](t, "intents"); err == nil {
+			leases, err = all[Lease](t, "leases")
+		}
 		return err
 	})
 	for _, in := range left {
@@ -391,7 +420,10 @@ func (s *Store) recover(ctx context.Context) error {
 			err = s.finish(ctx, &in)
 		}
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return s.endLeases(ctx, leases)
 }
 
 func (s *Store) finish(ctx context.Context, in *intent) error {

@@ -236,6 +236,41 @@ func TestLeasesRunOut(t *testing.T) {
 	}
 }
 
+// What a killed load was filling would stay for good: nobody knows its name.
+func TestLayersBeingFilledGoWithTheirProcess(t *testing.T) {
+	ctx, root := context.Background(), t.TempDir()
+	s := open(t, root)
+	committed(t, s, "base", "", Committed)
+	dying := open(t, root)
+	lease, err := dying.OwnLease()
+	ok(t, err)
+	for _, name := range []string{"filling", "done", "named"} {
+		_, err := dying.Create(ctx, name, "base", CreateOptions{Lease: lease.ID})
+		ok(t, err)
+	}
+	_, err = dying.Commit(ctx, "done", "", ImageKind, nil)
+	ok(t, err)
+	_, err = dying.Rename("named", "kept")
+	ok(t, err)
+	ok(t, dying.Hold(lease.ID, "done"))
+	if err := s.Remove(ctx, "done"); !errors.Is(err, ErrInUse) {
+		t.Errorf("removing what a living process holds: %v", err)
+	}
+	open(t, root)
+	if got := names(t, s); !slices.Equal(got, []string{"base", "done", "filling", "kept"}) {
+		t.Errorf("while the process lives: %q", got)
+	}
+	ok(t, dying.life.Close()) // which is what the kernel does
+	s = open(t, root)
+	if got := names(t, s); !slices.Equal(got, []string{"base", "done", "kept"}) {
+		t.Errorf("when it is dead: %q", got)
+	}
+	if leases, err := s.Leases(); err != nil || len(leases) > 0 {
+		t.Errorf("left leases: %v, %v", leases, err)
+	}
+	sound(t, s)
+}
+
 // Killed anywhere, the store knows no layer that the driver has not, and the other
 // way round.
 func TestKilledStoreIsSound(t *testing.T) {

@@ -27,7 +27,7 @@ the beginning of an id.
 `+storeHelp, `  podman save app | lamina image load
   lamina image mount app /mnt/app
   lamina layer create --image app work && lamina layer mount work`,
-		newImageLoad(), newImageSave(), newImageList(), newImageRm(), newImageHistory(), newImageMount(), newImageUmount())
+		newImageLoad(), newImageSave(), newImageList(), newImageRm(), newImageHistory(), newImageMount(), newImageUmount(), newImageConvert())
 }
 
 // transfer shows a bar for work that goes layer by layer.

@@ -28,7 +28,7 @@ others. LAYER is a name, or the beginning of an id.
   lamina layer umount work && lamina layer changes work
   lamina layer commit work done`,
 		newLayerCreate(), newLayerList(), newLayerTree(), newLayerMount(), newLayerUmount(), newLayerDiff(), newLayerChanges(),
-		newLayerCommit(), newLayerRm(), newLayerExport(), newLayerSize())
+		newLayerCommit(), newLayerRm(), newLayerExport(), newLayerSize(), newLayerConvert())
 }
 
 func newLayerCreate() *cobra.Command {

@@ -57,13 +57,22 @@ func onStore(cmd *cobra.Command, f *storeFlags, run func(ctx context.Context, s 
 }
 
 func (f *storeFlags) open(ctx context.Context) (*store.Store, error) {
-	c, err := store.ReadConfig()
+	c, err := f.config()
 	if err != nil {
 		return nil, err
 	}
+	return store.Open(ctx, c)
+}
+
+// config is what the file says, but for what the flags do.
+func (f *storeFlags) config() (store.Config, error) {
+	c, err := store.ReadConfig()
+	if err != nil {
+		return c, err
+	}
 	if f.root != "" {
 		if c.Root, err = filepath.Abs(f.root); err != nil {
-			return nil, err
+			return c, err
 		}
 	}
 	if f.driver != "" {
@@ -74,7 +83,7 @@ func (f *storeFlags) open(ctx context.Context) (*store.Store, error) {
 	}
 	c.Options = append(c.Options, f.options...)
 	c.Servers = views.Background(serveView)
-	return store.Open(ctx, c)
+	return c, nil
 }
 
 // serveView is the command line that serves a view.

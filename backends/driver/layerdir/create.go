@@ -130,11 +130,38 @@ func (d *Driver) Apply(ctx context.Context, id string, archive io.Reader, o tree
 	return applied, d.fail("apply", id, err, "the layer holds a part of it; remove the layer")
 }
 
+// Write implements [driver.Writer].
+func (d *Driver) Write(ctx context.Context, id string, archive io.Reader, o tree.ApplyOptions) (tree.Applied, error) {
+	l, err := d.active(id)
+	var s Stack
+	if err == nil && l.Filled {
+		err = driver.ErrFilled
+	}
+	if err == nil {
+		s, err = d.kind.Stack(d, l)
+	}
+	var applied tree.Applied
+	if err == nil {
+		applied, err = d.carryOut(ctx, l, s.Top, archive, o)
+	}
+	return applied, d.fail("write", id, err, "the layer may hold a part of it; remove the layer")
+}
+
 func (d *Driver) apply(ctx context.Context, l *driver.Layer, archive io.Reader, o tree.ApplyOptions) (tree.Applied, error) {
 	content, err := d.kind.BeginApply(ctx, d, l)
 	if err != nil {
 		return tree.Applied{}, err
 	}
+	applied, err := d.carryOut(ctx, l, content, archive, o)
+	if err != nil {
+		return applied, err
+	}
+	d.Step("applied")
+	return applied, d.kind.EndApply(ctx, d, l)
+}
+
+// carryOut does what an archive says to what a layer has.
+func (d *Driver) carryOut(ctx context.Context, l *driver.Layer, content Content, archive io.Reader, o tree.ApplyOptions) (tree.Applied, error) {
 	root, err := d.OpenDir(content.Path)
 	if err != nil {
 		return tree.Applied{}, err
@@ -145,12 +172,7 @@ func (d *Driver) apply(ctx context.Context, l *driver.Layer, archive io.Reader, 
 		target.Below = func() (*tree.View, error) { return d.View(l.Parent()) }
 	}
 	d.Step("apply")
-	applied, err := tree.Apply(ctx, target, archive, o)
-	if err != nil {
-		return applied, err
-	}
-	d.Step("applied")
-	return applied, d.kind.EndApply(ctx, d, l)
+	return tree.Apply(ctx, target, archive, o)
 }
 
 // active returns the record of a layer that is not committed and not mounted.

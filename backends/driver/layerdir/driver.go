@@ -34,7 +34,10 @@ type Driver struct {
 	Size, Inodes int64    // limits of layers that have none of their own
 }
 
-var _ driver.Driver = (*Driver)(nil)
+var (
+	_ driver.Driver = (*Driver)(nil)
+	_ driver.Writer = (*Driver)(nil)
+)
 
 // format is the file lamina.json. What is decided when the directory is made
 // holds for all of its layers.
