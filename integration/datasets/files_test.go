@@ -34,6 +34,7 @@ var clients = map[string]func(dir string) error{
 	"special files":                            makesSpecialFiles,
 	"setgid directories and umask":             inherits,
 	"long names, long links, deep directories": goesToLimits,
+	"a thousand operations on two files":       exercises,
 }
 
 func TestProgramsFindAPOSIXFilesystem(t *testing.T) {
