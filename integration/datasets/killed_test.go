@@ -18,9 +18,10 @@ import (
 // endless are programs that tell on their output how far they are, and go on until
 // the server is gone.
 var endless = map[string]func(dir string) error{
-	"make files": makesFiles,
-	"commit":     commits,
-	"stress":     stress,
+	"make files":          makesFiles,
+	"commit":              commits,
+	"stress":              stress,
+	"stress in processes": stresses,
 }
 
 // fileText is what file i of makesFiles has.
@@ -85,7 +86,7 @@ func commits(dir string) error {
 
 // killUnder runs an endless program in a mount and kills the server under it after a
 // while. It returns the last number that the program has told, with the dataset
-// mounted again in dir.
+// checked, and mounted again in dir.
 func (s *server) killUnder(program, dir string, after time.Duration) (last int) {
 	s.t.Helper()
 	cmd := s.command(s.uid, "/proc/self/exe")
@@ -111,6 +112,7 @@ func (s *server) killUnder(program, dir string, after time.Duration) (last int) 
 	}
 	s.kill(dir)
 	s.start()
+	s.ask("check")
 	s.ask("mount", "set", dir, s.options)
 	return last
 }

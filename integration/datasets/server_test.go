@@ -112,6 +112,7 @@ func serve(dir string) error {
 		},
 		"add-subvolume":    func(a []string) (any, error) { return nil, mounts.On(a[0]).AddSubvolume(a[1], a[2], a[3]) },
 		"remove-subvolume": func(a []string) (any, error) { return mounts.On(a[0]).RemoveSubvolume(a[1], a[2]) },
+		"check":            func([]string) (any, error) { return nil, checkAll(ctx, pool) },
 		"counters":         func(a []string) (any, error) { return mounts.On(a[0]).Counters(), nil },
 		"options":          func(a []string) (any, error) { return mounts.On(a[0]).Options(), nil },
 		"pid":              func([]string) (any, error) { return os.Getpid(), nil },
