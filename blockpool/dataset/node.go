@@ -211,6 +211,14 @@ func (t *nodeTable) count() (total int) {
 // Node returns the node that has the given id, nil if there is none.
 func (fs *FS) Node(id uint64) *Node { return fs.nodes.get(id) }
 
+// Again returns a node with one more reference, which Forget takes back.
+func (fs *FS) Again(n *Node) *Node {
+	if n != fs.root {
+		fs.nodes.ref(n)
+	}
+	return n
+}
+
 // Forget takes back count references. With the last one the node is gone, and so is
 // an object that has no name; it reports whether that was so.
 func (fs *FS) Forget(n *Node, count uint64) bool {
