@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/laminafs/lamina/blockpool/internal/btree"
+	"github.com/laminafs/lamina/blockpool/internal/format"
 )
 
 // A Tree is an open dataset, or a snapshot of one: records of objects and items in
@@ -264,6 +265,13 @@ func ObjectOf(key []byte) (object, number uint64, ok bool) {
 		return 0, 0, false
 	}
 	return n >> objectShift, n & (1<<objectShift - 1), true
+}
+
+// StoredSize returns how many bytes the record takes that is the value of a key in
+// [DiffTrees], redundancy aside. It fails with [ErrDamaged].
+func StoredSize(value []byte) (int64, error) {
+	r, err := format.ParseRecord(value)
+	return int64(r.Size), err
 }
 
 // usable refuses a closed handle, and one of a closed pool.

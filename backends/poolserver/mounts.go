@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -54,9 +55,20 @@ func (s *Server) mountOf(name string) *export {
 	return nil
 }
 
+// mountsOf returns the exports that are mounts of a dataset or snapshot.
+func (s *Server) mountsOf(name string) []*export {
+	return slices.DeleteFunc(s.exports.all(), func(e *export) bool { return e.mount == nil || e.mount.Dataset() != name })
+}
+
 // mountDataset mounts a dataset or snapshot, as its properties say and then as the
 // options do.
 func (s *Server) mountDataset(name, target string, options ...string) error {
+	return s.mountFor(false, name, target, options...)
+}
+
+// mountFor is mountDataset; private tells that the directory is the server's own and
+// goes with the mount.
+func (s *Server) mountFor(private bool, name, target string, options ...string) error {
 	cfg := datasets.Config{Dataset: name, Target: target}
 	words, err := s.mountWords(name, &cfg)
 	if err != nil {
@@ -71,7 +83,7 @@ func (s *Server) mountDataset(name, target string, options ...string) error {
 	if err := s.mayMount(name, target); err != nil {
 		return err
 	}
-	return s.export(&export{kind: ExportDataset, target: target, volume: name, options: options}, func(e *export) error {
+	return s.export(&export{kind: ExportDataset, target: target, volume: name, private: private, options: options}, func(e *export) error {
 		m, err := s.datasets.Mount(cfg)
 		if err != nil {
 			return err
@@ -93,6 +105,9 @@ func (s *Server) mountDataset(name, target string, options ...string) error {
 				s.log.Printf("%s: %v", target, err)
 			}
 			leave()
+			if private {
+				os.Remove(target) // fails where somebody has mounted something over it
+			}
 			close(e.ended)
 		}()
 		return nil
@@ -137,7 +152,7 @@ func (s *Server) mountWords(name string, cfg *datasets.Config) (words []string, 
 
 // mayMount refuses what would fail, and says what to do.
 func (s *Server) mayMount(name, target string) error {
-	if e := s.mountOf(name); e != nil {
+	if e := s.mountOf(name); e != nil && !strings.Contains(name, "@") { // nothing changes a snapshot
 		return fmt.Errorf("%s is mounted already, on %s: %w; to have it in another place too: mount --bind %s %s", name, e.target, unix.EBUSY, e.target, target)
 	}
 	st, err := os.Stat(target)

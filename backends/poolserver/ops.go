@@ -11,6 +11,7 @@ var operations = []operation{
 	VolumeDiscard, VolumeUsage, VolumeDelta, VolumeSend, VolumeReceive, VolumeReceiveToken, VolumeReceiveAbort,
 	DatasetGet, DatasetCreate, DatasetSnapshot, DatasetClone, DatasetRollback, DatasetDestroy, DatasetRename,
 	DatasetSet, DatasetInherit, DatasetMount, DatasetUnmount, DatasetMounts, DatasetDiff,
+	DatasetApply, DatasetArchive, DatasetChanges, DatasetDelta, DatasetLook,
 	SubvolumeCreate, SubvolumeSnapshot, SubvolumeDelete, SubvolumeList,
 	ExportList, ExportMount, ExportListen, ExportEnd,
 }

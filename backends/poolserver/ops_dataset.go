@@ -110,23 +110,40 @@ type CreateDataset struct {
 	Name       string            `json:"name"`
 	Properties map[string]string `json:"properties,omitempty"`
 	Parents    bool              `json:"parents,omitempty"` // make those above it too, and be content when it is there
+	// Root is whose the root directory is to be; nil: the user's who runs the server.
+	Root *RootOwner `json:"root,omitempty"`
+}
+
+// A RootOwner is the owner of a root directory.
+type RootOwner struct {
+	UID uint32 `json:"uid"`
+	GID uint32 `json:"gid"`
 }
 
 // DatasetCreate makes a dataset, whose root directory belongs to the user of the
 // server.
 var DatasetCreate = Op[CreateDataset, Dataset]{name: "dataset.create", run: func(c *call, a CreateDataset) (Dataset, error) {
-	err := c.createDataset(a.Name, a.Properties, a.Parents)
+	owner := RootOwner{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
+	if a.Root != nil {
+		owner = *a.Root
+	}
+	err := c.createOwned(a.Name, a.Properties, a.Parents, owner)
 	if err != nil {
 		return Dataset{}, err
 	}
 	return c.dataset(a.Name)
 }}
 
-// createDataset makes a dataset and its root directory.
+// createDataset makes a dataset whose root directory is the server's user's.
+func (c *call) createDataset(name string, properties map[string]string, parents bool) error {
+	return c.createOwned(name, properties, parents, RootOwner{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())})
+}
+
+// createOwned makes a dataset and its root directory.
 //
 // Crash between the two: a dataset that has nothing; the root is made when it is
 // mounted.
-func (c *call) createDataset(name string, properties map[string]string, parents bool) error {
+func (c *call) createOwned(name string, properties map[string]string, parents bool, owner RootOwner) error {
 	err := c.pool.CreateFilesystem(c.ctx, name, blockpool.FilesystemOptions{Properties: properties, Parents: parents})
 	if err != nil {
 		return err
@@ -136,7 +153,7 @@ func (c *call) createDataset(name string, properties map[string]string, parents 
 		return err
 	}
 	defer t.Close() // nothing is left to be written
-	root := dataset.Root{Mode: 0o755, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
+	root := dataset.Root{Mode: 0o755, UID: owner.UID, GID: owner.GID}
 	err = dataset.Format(c.ctx, dataset.PoolTree(t), root)
 	if errors.Is(err, unix.ENOTEMPTY) {
 		return nil // it was there already
@@ -221,6 +238,7 @@ type DestroyDatasets struct {
 	Recursive bool     `json:"recursive,omitempty"` // and all below them, snapshots included
 	DryRun    bool     `json:"dry_run,omitempty"`   // only tell
 	Force     bool     `json:"force,omitempty"`     // also what is mounted and in use
+	Untold    bool     `json:"untold,omitempty"`    // do not measure first what comes back
 }
 
 // Destroyed is what [DatasetDestroy] has done, or would do.
@@ -247,16 +265,24 @@ var DatasetDestroy = Op[DestroyDatasets, Destroyed]{name: "dataset.destroy", run
 	if err := c.mayDestroy(a.Names, d.Names); err != nil {
 		return Destroyed{}, err
 	}
-	if d.Freed, err = c.pool.UsageOf(c.ctx, d.Names...); err != nil || a.DryRun {
+	if !a.Untold {
+		d.Freed, err = c.pool.UsageOf(c.ctx, d.Names...)
+	}
+	if err != nil || a.DryRun {
 		return d, err
 	}
 	// The innermost mount first.
 	for _, name := range slices.Backward(d.Names) {
-		if e := c.server.mountOf(name); e != nil {
+		mounts := c.server.mountsOf(name)
+		for _, e := range mounts {
 			if err := e.unmount(a.Force); err != nil {
 				return Destroyed{}, fmt.Errorf("destroy %s: %w", name, err)
 			}
-		} else if err := c.server.datasets.LetGo(name); err != nil {
+		}
+		if len(mounts) > 0 {
+			continue
+		}
+		if err := c.server.datasets.LetGo(name); err != nil {
 			return Destroyed{}, fmt.Errorf("destroy %w", err)
 		}
 	}

@@ -41,6 +41,11 @@ type CompareOptions struct {
 	// Upper is the topmost directory of the new view, when the rest of that
 	// view is the old one: only names that it holds can differ.
 	Upper layer.Dir
+	// Names, when it is not nil, are the paths that alone can differ, "" or "." being
+	// the root; besides what lies below a directory that is another inode than the one
+	// that had its name before. Both views must be of trees in which an object keeps
+	// its inode number.
+	Names []string
 	// Since tells when the new tree was made as a copy of the old one. A file
 	// whose attributes are equal and whose inode did not change after that has
 	// the same content. Zero: the content of files with equal attributes is
@@ -83,6 +88,9 @@ func Compare(ctx context.Context, old, new *View, o CompareOptions, f func(Chang
 		if err := f(Change{Path: ".", Kind: Modified, Node: n}); err != nil {
 			return err
 		}
+	}
+	if o.Names != nil {
+		return c.some(".", before, n, nameTree(o.Names))
 	}
 	return c.children(".", before, n, o.Upper)
 }
@@ -174,7 +182,8 @@ func (c *comparer) children(dir string, old, new *Node, raw layer.Dir) error {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
 	for _, name := range names {
-		if err := c.entry(join(dir, name), name, old, new, raw); err != nil {
+		within := func(p string, old, new *Node) error { return c.within(p, name, old, new, raw) }
+		if err := c.entry(join(dir, name), name, old, new, raw != nil, within); err != nil {
 			return err
 		}
 	}
@@ -220,7 +229,9 @@ func join(dir, name string) string {
 	return dir + "/" + name
 }
 
-func (c *comparer) entry(p, name string, oldDir, newDir *Node, raw layer.Dir) error {
+// entry compares what two directories have under a name; upper tells that all of it
+// which differs is in one directory, and within compares two directories further.
+func (c *comparer) entry(p, name string, oldDir, newDir *Node, upper bool, within func(p string, old, new *Node) error) error {
 	old, err := oldDir.childIf(name)
 	if err != nil {
 		return fmt.Errorf("%s: %w", p, err)
@@ -245,7 +256,7 @@ func (c *comparer) entry(p, name string, oldDir, newDir *Node, raw layer.Dir) er
 	if err != nil {
 		return fmt.Errorf("%s: %w", p, err)
 	}
-	if raw != nil && !new.Stat.IsDir() && new.Stat.Nlink > 1 {
+	if upper && !new.Stat.IsDir() && new.Stat.Nlink > 1 {
 		same = false // its other names are the upper's too, and an archive must say so
 	}
 	if !same {
@@ -256,7 +267,7 @@ func (c *comparer) entry(p, name string, oldDir, newDir *Node, raw layer.Dir) er
 	if !new.Stat.IsDir() {
 		return nil
 	}
-	return c.within(p, name, old, new, raw)
+	return within(p, old, new)
 }
 
 // within compares two directories of one name. The upper one holds all that

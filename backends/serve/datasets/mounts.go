@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/blockpool"
+	"github.com/laminafs/lamina/blockpool/dataset"
 )
 
 // Mounts are the datasets of one pool that this process has mounted. Its methods may
@@ -65,7 +66,7 @@ func (s *Mounts) open(name string, m *Mount) (*tree, error) {
 	t := newTree(opened)
 	if !isSnapshot(name) {
 		if other := s.hold(t.ID(), m); other != nil {
-			err = fmt.Errorf("dataset %s is in use by the mount on %s: %w; show it elsewhere with: mount --bind", name, other.target, unix.EBUSY)
+			err = fmt.Errorf("dataset %s is in use by %s: %w", name, other.user(), unix.EBUSY)
 			return nil, errors.Join(err, t.Close())
 		}
 		t.release = func() { s.letLoose(t.ID()) }
@@ -74,6 +75,25 @@ func (s *Mounts) open(name string, m *Mount) (*tree, error) {
 		return nil, errors.Join(err, t.Close())
 	}
 	return t, nil
+}
+
+// Open opens a dataset or snapshot for this process's own use, without mounting it.
+// EBUSY tells that the dataset is mounted, and mounting it gives EBUSY until it is
+// closed.
+func (s *Mounts) Open(name string, o dataset.Options) (*dataset.FS, error) {
+	t, err := s.open(name, &Mount{mounts: s})
+	if err != nil {
+		return nil, err
+	}
+	return dataset.New(t, o)
+}
+
+// user says who has a dataset.
+func (m *Mount) user() string {
+	if m.target == "" {
+		return "a request that works on it"
+	}
+	return "the mount on " + m.target + ", which mount --bind shows elsewhere"
 }
 
 // hold notes that a tree belongs to a mount, or returns the one that it belongs to.
