@@ -8,10 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/laminafs/lamina/blockpool/internal/format"
 	"github.com/laminafs/lamina/blockpool/internal/intent"
 	"github.com/laminafs/lamina/blockpool/internal/meta"
-	"github.com/laminafs/lamina/blockpool/internal/raid"
 	"github.com/laminafs/lamina/blockpool/vdev"
 )
 
@@ -193,7 +191,7 @@ func (b *builder) build() error {
 		s.saveDevice(d, *d.state.Load())
 	}
 	if logSize == 0 {
-		logSize = min(max(total/64, 3*extentUnit), 96<<20)
+		logSize = defaultLogSize(total)
 	}
 	c, err := s.makeLog(logSize)
 	if err != nil {
@@ -220,22 +218,14 @@ func (b *builder) build() error {
 
 // makeLog makes the chunk of the intent log.
 func (s *pass) makeLog(size int64) (*chunk, error) {
-	width := s.p.profileWidth(format.Log)
-	size = (size + extentUnit - 1) / extentUnit * extentUnit
-	got, columns := s.p.devices.choose(s.p.profile(format.Log), width, size, s.allChunks())
-	if columns == nil || got < extentUnit {
-		return nil, fmt.Errorf("intent log of %d bytes: %w", size, ErrNoSpace)
+	place, err := s.p.placeLog(&s.state, size, s.allChunks())
+	if err != nil {
+		return nil, err
 	}
-	s.state.nextChunk++
-	c := &chunk{Chunk: raid.Chunk{
-		ID: uint32(s.state.nextChunk), Base: s.state.nextAddr, Sectors: got / format.SectorSize,
-		Class: format.Log, Profile: s.p.profile(format.Log), Columns: columns,
-	}}
-	s.state.nextAddr += format.Addr(c.Sectors)
+	c := &chunk{Chunk: *place}
 	if err := s.p.counts.AddSegments(uint64(c.Base)/segmentUnits, uint64(c.Sectors)/segmentUnits); err != nil {
 		return nil, err
 	}
-	var err error
 	if c.free, err = s.p.counts.Allocator(uint64(c.Base), uint64(c.Sectors)); err != nil {
 		return nil, err
 	}

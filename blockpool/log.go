@@ -63,7 +63,7 @@ func (a *logArea) ReadCopyAt(i int, b []byte, off int64) (int, error) {
 func (p *Pool) replay() error {
 	n, last, err := p.claim()
 	if err != nil {
-		return fmt.Errorf("intent log: %w", err)
+		return fmt.Errorf("intent log: %w (if it cannot be read any more, repair makes a new one, which gives up what is in this one)", err)
 	}
 	p.open = newTxg(last + 1)
 	if n > 0 {

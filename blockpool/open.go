@@ -287,7 +287,11 @@ func (p *Pool) checkChunks() error {
 			may = len(c.Columns) - 1
 		}
 		if lost > may {
-			return fmt.Errorf("chunk %d (%v, %v) lacks %d of %d devices, missing are %v: %w", c.ID, c.Class, c.Profile, lost, len(c.Columns), missing, ErrIncomplete)
+			next := "find them"
+			if c.Class == format.Log {
+				next += ", or have repair make a new log, which gives up what is in this one"
+			}
+			return fmt.Errorf("chunk %d (%v, %v) lacks %d of %d devices, missing are %v: %s: %w", c.ID, c.Class, c.Profile, lost, len(c.Columns), missing, next, ErrIncomplete)
 		}
 		if c.Class == format.Log {
 			p.logArea = &logArea{p: p}
@@ -295,7 +299,7 @@ func (p *Pool) checkChunks() error {
 		}
 	}
 	if p.logArea == nil {
-		return damagedf("the pool has no intent log")
+		return damagedf("the pool has no intent log: have repair make a new one")
 	}
 	return nil
 }

@@ -30,6 +30,7 @@ const (
 type RepairOptions struct {
 	Source        RepairSource // "" takes the one by which least is lost
 	Force         bool         // go back to a state that devices know to be old
+	NewLog        bool         // give up an intent log that cannot be read, and make a new one
 	Data          bool         // read every record; one that fits no checksum, or does not unpack, becomes a hole
 	Storage       Storage      // nil: files and block devices
 	SearchDevices []string     // where to look for devices that are not where they were
@@ -46,6 +47,7 @@ type RepairPlan struct {
 	Txg     uint64       `json:"txg"`               // of what is read
 	Newest  uint64       `json:"newest"`            // that anything knows of
 	Force   bool         `json:"force"`             // it needs force
+	NewLog  bool         `json:"new_log"`           // the intent log is lost: it needs to be told that a new one is wanted
 	Steps   []string     `json:"steps"`             // in words
 	Losses  []string     `json:"losses"`            // what will not come back
 	Volumes []Recovered  `json:"volumes"`
@@ -77,6 +79,9 @@ func (p *RepairPlan) WriteText(w io.Writer) error {
 	}
 	for _, v := range p.Volumes {
 		b = fmt.Appendf(b, "%s %s: %d bytes\n", v.Kind, v.Name, v.Referenced)
+	}
+	if p.NewLog {
+		b = fmt.Appendf(b, "the intent log cannot be read: find its device, or give up what it holds; that needs to be said (new log)\n")
 	}
 	if p.Force {
 		b = fmt.Appendf(b, "devices know txg %d, and this goes back to %d: it needs force\n", p.Newest, p.Txg)
@@ -121,13 +126,16 @@ func (p *RepairPlan) plan(ctx context.Context) error {
 // Do carries the plan out. The new metadata is written to a file beside the first
 // replica and takes the replicas' place only when it checks clean; the old files
 // are kept, with .damaged-TXG at their names. It returns what the check of the new
-// metadata found. A plan that needs force is refused without it.
+// metadata found. A plan that needs force is refused without it, and one that makes
+// a new intent log unless that was asked for.
 func (p *RepairPlan) Do(ctx context.Context) (*Report, error) {
 	switch {
 	case !p.Needed:
 		return p.Report, nil
 	case p.Force && !p.o.Force:
 		return nil, fmt.Errorf("repair: devices know txg %d, and the best that is found is %d: find the newer replicas, or use force: %w", p.Newest, p.Txg, ErrIncomplete)
+	case p.NewLog && !p.o.NewLog:
+		return nil, fmt.Errorf("repair: the intent log cannot be read: find its device, or ask for a new log, which gives up what it holds: %w", ErrIncomplete)
 	}
 	r, err := p.do(ctx)
 	if err != nil {
@@ -274,7 +282,10 @@ func (s *salvager) all(labels []*device, o *RepairOptions) error {
 	if err := s.walk(); err != nil {
 		return err
 	}
-	return s.findLost()
+	if err := s.findLost(); err != nil {
+		return err
+	}
+	return s.makeLog()
 }
 
 // find finds the replicas, and the devices of which a label can be read.
@@ -325,6 +336,9 @@ func (p *RepairPlan) describe(s *salvager) {
 		step("gather values from the pages of %v; of each the newest, of txg %d or before", p.paths, p.Txg)
 		p.Losses = append(p.Losses, "what the intent log has; parts of volumes may be as they were earlier, and volumes that were destroyed may be there again")
 	}
+	if p.NewLog = s.newLog != nil; p.NewLog {
+		step("make a new intent log of %d bytes", s.newLog.ColumnBytes())
+	}
 	step("leave out nodes and records that mean nothing, and count everything anew")
 	for _, e := range s.entries {
 		v := Recovered{Name: e.name, Kind: e.word(), Referenced: e.referenced, Lost: strings.HasPrefix(e.name, lostFound+"/")}
@@ -374,7 +388,14 @@ func (p *RepairPlan) do(ctx context.Context) (*Report, error) {
 	}
 	s.devices = openDevices(s.states, s.guid, o.Storage, o.SearchDevices)
 	last := max(lastTxg(s.devices, s.chunks, s.guid), s.latest, p.Newest)
+	if s.newLog != nil {
+		last += logAhead // as far as the old one may have come
+	}
+	err = s.formatLog(ctx)
 	closeDevices(s.devices)
+	if err != nil {
+		return nil, err
+	}
 	b, err := newRebuilder(p.paths[0]+".repair", s.guid, last+1, s.config.MetadataSize)
 	if err != nil {
 		return nil, err

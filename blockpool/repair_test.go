@@ -97,7 +97,7 @@ func TestRepairOfEveryPlantedDamage(t *testing.T) {
 			} else {
 				d.plant(b)
 			}
-			p, err := b.repaired(RepairOptions{Data: true, Force: true})
+			p, err := b.repaired(RepairOptions{Data: true, Force: true, NewLog: true})
 			switch d.kind {
 			case FindLabelDiffers, FindDeviceSize, FindMetadataMissing:
 				// Nothing to repair it from, or nothing that repair could do.

@@ -117,7 +117,7 @@ var kinds = map[FindingKind]kindInfo{
 	FindChunkOverlap:    {Damage, bySalvage},
 	FindDeviceOverlap:   {Damage, bySalvage},
 	FindChunkDevice:     {Damage, bySalvage},
-	FindLogMissing:      {Damage, "repair looks for it in the pages of the replicas; else restore a dump"},
+	FindLogMissing:      {Damage, "find its device; else repair makes a new one (--new-log), and what it held is lost"},
 	FindLogPending:      {Note, byOpening},
 	FindVolumeEntry:     {Damage, "repair brings its tree back under lost-found"},
 	FindVolumeName:      {Damage, "repair gives it a name under lost-found"},

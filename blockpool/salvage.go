@@ -42,6 +42,10 @@ type salvager struct {
 	latest    uint64 // transaction group that anything says it is of
 	walking   *entry // whose tree is walked
 
+	lostLog aLostLog
+	newLog  *raid.Chunk     // in the place of a log that is lost
+	holds   map[uint32]bool // chunks of which something is in use
+
 	hurt        map[uint64]bool // datasets of whose trees nodes are lost
 	losses      []string
 	notes       []string // what may be lost, and cannot be known
@@ -110,9 +114,7 @@ func (s *salvager) read(labels []*device, storage Storage, search []string) erro
 		}
 	}
 	s.readChunks()
-	if !slices.ContainsFunc(s.chunks, func(c *raid.Chunk) bool { return c.Class == format.Log }) {
-		return fmt.Errorf("no intent log is left, and where it was is not known: restore a dump: %w", ErrDamaged)
-	}
+	s.findLog()
 	s.readConfig()
 	s.readEntries()
 	for _, b := range plainBuckets {
@@ -140,7 +142,10 @@ func (s *salvager) readChunks() {
 		if uint64(c.Base) != base || base%segmentUnits != 0 || c.Sectors%segmentUnits != 0 {
 			return damagedf("chunk %d covers %d sectors from %d", c.ID, c.Sectors, c.Base)
 		}
-		if err := chunkFits(c, s.devices); err != nil {
+		if err := chunkFits(c, s.devices); c.Class == format.Log && err != nil {
+			s.lostLog = aLostLog{c, err}
+			return nil
+		} else if err != nil {
 			return err
 		}
 		if c.Class == format.Log {
@@ -270,6 +275,7 @@ const mostAhead = 1 << 32
 func (s *salvager) walk() error {
 	s.conflicts = bitSet{}
 	for _, s.gathering = range []bool{true, false} {
+		s.holds = map[uint32]bool{}
 		s.memo, s.sectors, s.used = map[btree.NodeID]*salvaged{}, newRecount(), map[uint64]int64{}
 		s.lostNodes, s.lostRecords, s.hurt = 0, 0, map[uint64]bool{}
 		for _, e := range s.entries {
@@ -448,6 +454,7 @@ func (s *salvager) keepRecord(rec format.Record) bool {
 		return false
 	}
 	if first {
+		s.holds[c.ID] = true
 		s.used[rec.Owner] += stored(rec)
 		s.state.nextEntry = max(s.state.nextEntry, rec.Owner)
 	}
