@@ -120,12 +120,12 @@ func (kind) Sweep(*layerdir.Driver) ([]string, error)                        { r
 
 func (kind) Stack(d *layerdir.Driver, l *driver.Layer) (layerdir.Stack, error) {
 	s := layerdir.Stack{
-		Top:   layerdir.Content{Path: d.Path("diff", l.ID), Format: tree.Aufs},
+		Top:   layerdir.Content{Path: d.Of(l.ID, "diff", l.ID), Format: tree.Aufs},
 		Work:  d.Path("work", l.ID),
 		Place: d.Path("mnt", l.ID),
 	}
 	for _, p := range l.Parents {
-		s.Lowers = append(s.Lowers, d.Path("diff", p))
+		s.Lowers = append(s.Lowers, d.Of(p, "diff", p))
 	}
 	return s, nil
 }

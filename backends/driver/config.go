@@ -14,6 +14,9 @@ type Config struct {
 	// Root is the driver's own directory; it is made if its parent exists.
 	Root   string
 	Engine Engine
+	// Additional are directories of the same driver, in other stores, whose
+	// committed layers can be seen and built on, and are never written to.
+	Additional []string
 	// Options are the driver's, as NAME=VALUE, with or without "DRIVER." before
 	// the name.
 	Options []string

@@ -18,6 +18,7 @@ var (
 	ErrHasChildren = errors.New("other layers are built on it")
 	ErrTooDeep     = errors.New("too many layers below")
 	ErrUnsupported = errors.New("not supported")
+	ErrElsewhere   = errors.New("the layer is in another store, which is only read")
 	ErrBadID       = errors.New("no id of a layer")
 	ErrDamaged     = errors.New("damaged")
 )

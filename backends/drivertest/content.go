@@ -230,6 +230,12 @@ func testContent(t *testing.T, b *bench) {
 	if strings.Contains(string(diff), "SCHILY.xattr.trusted.overlay") || strings.Contains(string(diff), "SCHILY.xattr.user.overlay") {
 		t.Error("the archive holds marks of the union")
 	}
+	of := archivedOwners(t, diff)
+	for _, name := range []string{"sym", "pipe"} {
+		if of[name] != of["linked"] {
+			t.Errorf("%s belongs to %s in the archive, another file that the same user made to %s", name, of[name], of["linked"])
+		}
+	}
 	r.ok(r.Commit(r.ctx, "work"))
 	equal(t, "after commit", r.view("work", owners), live)
 	if !bytes.Equal(r.diff("work"), diff) {
@@ -247,6 +253,22 @@ func testContent(t *testing.T, b *bench) {
 
 func copyTree(from, to string) error {
 	return errors.Join(os.CopyFS(to, os.DirFS(from)))
+}
+
+// archivedOwners tells whose the entries of an archive are.
+func archivedOwners(t testing.TB, archive []byte) map[string]string {
+	t.Helper()
+	of := map[string]string{}
+	for r := tar.NewReader(bytes.NewReader(archive)); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			return of
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		of[h.Name] = fmt.Sprintf("%d:%d", h.Uid, h.Gid)
+	}
 }
 
 // An archive that would be something else than its author saw is refused by the

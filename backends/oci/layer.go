@@ -118,8 +118,8 @@ func (l *loader) unpack(to *store.Layer, b *blob, open opener) (digest.Digest, i
 // apply hands an archive to the driver and keeps beside the layer what the
 // driver does not.
 func (l *loader) apply(to *store.Layer, plain io.Reader) (err error) {
-	path := l.s.Blob(to.ID, "tar-split.gz")
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	path := l.s.Blob(to, "tar-split.gz")
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}

@@ -253,7 +253,7 @@ func (w *saver) layer(name string, want digest.Digest) (v1.Descriptor, error) {
 // Archive writes what a layer changes as an uncompressed archive: the very bytes
 // that it came from, if it came from an archive.
 func Archive(ctx context.Context, s *store.Store, l *store.Layer, w io.Writer) error {
-	f, err := os.Open(s.Blob(l.ID, "tar-split.gz"))
+	f, err := os.Open(s.Blob(l, "tar-split.gz"))
 	if errors.Is(err, os.ErrNotExist) {
 		return s.Driver.Diff(ctx, l.ID, w)
 	}

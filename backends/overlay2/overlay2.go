@@ -32,6 +32,7 @@ func (kind) Name() string { return "overlay2" }
 func (kind) Options() []driver.Option {
 	return append(layerdir.LimitOptions(),
 		driver.Option{Name: "mountopt", Accepts: "mount options joined by commas", Help: "further options of each view"},
+		driver.Option{Name: "userxattr", Accepts: "true, false", Help: "whether a new store keeps overlay marks where every user can read them; unless set only if this user has no other choice"},
 		driver.Option{Name: "override_kernel_check", Accepts: "true, false", Help: "no effect: what the kernel can do is tried"},
 	)
 }
@@ -40,6 +41,7 @@ func (kind) Prepare(d *layerdir.Driver, options map[string]string) (obstacles []
 	if err := d.MakeDirs("l"); err != nil {
 		return nil, err
 	}
+	d.HoldsMarks = true
 	if o := options["mountopt"]; o != "" {
 		d.MountOptions = []string{o}
 	}
@@ -97,6 +99,9 @@ func (k kind) Fill(_ context.Context, d *layerdir.Driver, s *layerdir.Stage, l, 
 		lower := make([]string, len(l.Parents))
 		for i, p := range l.Parents {
 			lower[i] = "l/" + shortName(p)
+			if d.Elsewhere(p) {
+				lower[i] = d.Of(p, "l", shortName(p))
+			}
 		}
 		if err := os.WriteFile(s.Path("layer", "lower"), []byte(strings.Join(lower, ":")), 0o644); err != nil {
 			return err
@@ -141,12 +146,12 @@ func (kind) Sweep(d *layerdir.Driver) (swept []string, err error) {
 
 func (kind) Stack(d *layerdir.Driver, l *driver.Layer) (layerdir.Stack, error) {
 	s := layerdir.Stack{
-		Top:   layerdir.Content{Path: d.Path(l.ID, "diff"), Format: d.OverlayFormat()},
+		Top:   layerdir.Content{Path: d.Of(l.ID, l.ID, "diff"), Format: d.OverlayFormat()},
 		Work:  d.Path(l.ID, "work"),
 		Place: d.Path(l.ID, "merged"),
 	}
 	for _, p := range l.Parents {
-		s.Lowers = append(s.Lowers, d.Path("l", shortName(p)))
+		s.Lowers = append(s.Lowers, d.Of(p, "l", shortName(p)))
 	}
 	return s, nil
 }

@@ -85,6 +85,15 @@ func (c *checker) layer(l *Layer, all []Layer) (gone bool, err error) {
 	parent := ""
 	if i := slices.IndexFunc(all, func(p Layer) bool { return p.Name == l.Parent }); i >= 0 {
 		parent = all[i].ID
+	} else if l.Parent != "" {
+		p, err := c.s.elsewhere(l.Parent)
+		if err != nil && !errors.Is(err, driver.ErrNotFound) {
+			return false, err
+		}
+		if _, lost := c.s.Driver.Layer(d.Parent()); err != nil && errors.Is(lost, driver.ErrNotFound) {
+			return false, c.report("layer "+l.Name, "what it is built on, "+l.Parent+", is in no store", "name the additional store that has it, or remove the layer", nil)
+		}
+		parent = p.ID
 	}
 	if parent != d.Parent() {
 		err = c.report("layer "+l.Name, fmt.Sprintf("the store has parent %q, the driver %q", parent, d.Parent()), "take the driver's word", func() error { return c.reparent(l, d.Parent(), all) })
@@ -127,6 +136,13 @@ func (c *checker) images(layers []Layer, lost []string) error {
 	for _, i := range images {
 		for _, name := range i.Layers {
 			there := slices.ContainsFunc(layers, func(l Layer) bool { return l.Name == name })
+			if !there {
+				_, err := c.s.elsewhere(name)
+				if err != nil && !errors.Is(err, driver.ErrNotFound) {
+					return err
+				}
+				there = err == nil
+			}
 			if there && !slices.Contains(lost, name) {
 				continue
 			}

@@ -21,11 +21,15 @@ import (
 //	driver  = "overlay2"
 //	engine  = "auto"
 //	options = ["overlay2.size=10g"]
+//	additional = ["/srv/images"]
 type Config struct {
 	Root    string        `toml:"root"`
 	Driver  string        `toml:"driver"`
 	Engine  driver.Engine `toml:"engine"`
 	Options []string      `toml:"options"`
+	// Additional are the roots of further stores, which are only read: their images
+	// and committed layers can be used like one's own.
+	Additional []string `toml:"additional"`
 
 	Servers  driver.Servers `toml:"-"`
 	Volatile bool           `toml:"-"`
@@ -96,7 +100,7 @@ func configError(path string, err error) error {
 	var strict *toml.StrictMissingError
 	if errors.As(err, &strict) && len(strict.Errors) > 0 {
 		row, _ := strict.Errors[0].Position()
-		return fmt.Errorf("configuration %s, line %d: no such setting: %s; there are: root, driver, engine, options", path, row, strings.Join(strict.Errors[0].Key(), "."))
+		return fmt.Errorf("configuration %s, line %d: no such setting: %s; there are: root, driver, engine, options, additional", path, row, strings.Join(strict.Errors[0].Key(), "."))
 	}
 	var decode *toml.DecodeError
 	if errors.As(err, &decode) {

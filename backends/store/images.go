@@ -16,6 +16,8 @@ type Image struct {
 	Layers  []string  `json:"layers"` // names, the bottom first
 	Config  []byte    `json:"config"`
 	Created time.Time `json:"created"` // in this store
+	// Store is the root of the additional store that has the image, "" for this one.
+	Store string `json:"store,omitempty"`
 }
 
 func (i *Image) title() string {
@@ -37,9 +39,10 @@ func (i *Image) Top() string {
 // them. All of its layers must be there.
 func (s *Store) AddImage(i Image) error {
 	names := i.Names
+	i.Store = ""
 	err := s.update(func(t *tx) error {
 		for _, name := range i.Layers {
-			if l, err := t.layer(name); err != nil {
+			if l, err := t.any(name); err != nil {
 				return err
 			} else if l.Kind == Active {
 				return fmt.Errorf("layer %s is not committed", name)
@@ -104,12 +107,21 @@ func (t *tx) untag(name string) error {
 }
 
 // Image finds an image by name, by a name without ":latest", or by the beginning
-// of its id. [ErrNoImage] for none.
+// of its id, here first and then in the additional stores. [ErrNoImage] for none.
 func (s *Store) Image(name string) (i Image, err error) {
-	err = s.view(func(t *tx) error {
+	find := func(t *tx) error {
 		i, err = t.image(name)
 		return err
-	})
+	}
+	err = s.view(find)
+	for _, root := range s.others {
+		if !errors.Is(err, ErrNoImage) {
+			break
+		}
+		if err = s.viewOther(root, find); err == nil {
+			i.Store = root
+		}
+	}
 	return i, err
 }
 
@@ -144,7 +156,7 @@ func (t *tx) image(name string) (i Image, err error) {
 	return i, fmt.Errorf("%s: the ids of %d images begin so", name, len(found))
 }
 
-// Images returns all, by id.
+// Images returns all of this store, by id.
 func (s *Store) Images() (list []Image, err error) {
 	err = s.view(func(t *tx) error {
 		list, err = all[Image](t, "images")
@@ -173,7 +185,7 @@ func (s *Store) RemoveImage(name string) error {
 		return t.delete("images", i.ID)
 	})
 	if err != nil {
-		return fmt.Errorf("remove image: %w", err)
+		return fmt.Errorf("remove image: %w", s.onlyRead(err, name))
 	}
 	return nil
 }

@@ -39,6 +39,8 @@ type Layer struct {
 	// Lease is what an active layer goes with, unless it is committed or gets a
 	// name of its own before.
 	Lease string `json:"lease,omitempty"`
+	// Store is the root of the additional store that has the layer, "" for this one.
+	Store string `json:"store,omitempty"`
 }
 
 // NameMax is the longest name in bytes.
@@ -79,7 +81,7 @@ func (s *Store) Create(ctx context.Context, name, parent string, o CreateOptions
 		if err := t.free(name); err != nil || parent == "" {
 			return errors.Join(err, t.put("intents", l.ID, intent{"create", l.ID, l, s.owner()}))
 		}
-		p, err := t.layer(parent)
+		p, err := t.any(parent)
 		if err != nil {
 			return fmt.Errorf("parent %w", err)
 		}
@@ -140,19 +142,30 @@ func (t *tx) putLayer(l *Layer, parentID string) error {
 // dropLayer is the reverse.
 func (t *tx) dropLayer(l *Layer) error {
 	err := errors.Join(t.delete("layers", l.Name), t.delete("ids", l.ID))
-	var p Layer
 	if l.Parent == "" {
 		return err
 	}
-	if known, e := t.get("layers", l.Parent, &p); e != nil || !known {
+	p, e := t.any(l.Parent)
+	if errors.Is(e, driver.ErrNotFound) {
+		return err // it was lost
+	}
+	if e != nil {
 		return errors.Join(err, e)
 	}
 	return errors.Join(err, t.delete("children", p.ID+"\x00"+l.ID))
 }
 
 // Layer returns what is known of a layer by its name, or by the beginning of its id
-// when only one has it.
-func (s *Store) Layer(name string) (l Layer, err error) {
+// when only one has it. The additional stores are asked last, by whole names.
+func (s *Store) Layer(name string) (Layer, error) {
+	l, err := s.ownLayer(name)
+	if errors.Is(err, driver.ErrNotFound) {
+		return s.elsewhere(name)
+	}
+	return l, err
+}
+
+func (s *Store) ownLayer(name string) (l Layer, err error) {
 	err = s.view(func(t *tx) error {
 		if known, err := t.get("layers", name, &l); known || err != nil {
 			return err
@@ -180,7 +193,7 @@ func (s *Store) Layer(name string) (l Layer, err error) {
 	return l, err
 }
 
-// Layers returns all, sorted by name.
+// Layers returns all of this store, sorted by name.
 func (s *Store) Layers() (list []Layer, err error) {
 	err = s.view(func(t *tx) error {
 		list, err = all[Layer](t, "layers")
@@ -227,7 +240,7 @@ func (s *Store) Commit(ctx context.Context, name, newName string, kind Kind, lab
 		l, err = s.finishCommit(ctx, l.ID)
 	}
 	if err != nil {
-		return l, fmt.Errorf("commit layer %s: %w", name, err)
+		return l, fmt.Errorf("commit layer %s: %w", name, s.onlyRead(err, name))
 	}
 	return l, nil
 }
@@ -279,7 +292,7 @@ func (s *Store) Remove(ctx context.Context, name string) error {
 		err = s.finishRemove(ctx, &l)
 	}
 	if err != nil {
-		return fmt.Errorf("remove layer %s: %w", name, err)
+		return fmt.Errorf("remove layer %s: %w", name, s.onlyRead(err, name))
 	}
 	return nil
 }
@@ -328,7 +341,8 @@ func (s *Store) finishRemove(ctx context.Context, l *Layer) error {
 		return errors.Join(err, s.update(func(t *tx) error {
 			var p Layer
 			if l.Parent != "" {
-				if _, err := t.get("layers", l.Parent, &p); err != nil {
+				var err error
+				if p, err = t.any(l.Parent); err != nil {
 					return err
 				}
 			}
@@ -338,7 +352,7 @@ func (s *Store) finishRemove(ctx context.Context, l *Layer) error {
 	if err != nil {
 		return err // the intent stays, and the next one who opens the store tries again
 	}
-	blobs, err := filepath.Glob(s.Blob(l.ID, "*"))
+	blobs, err := filepath.Glob(s.Blob(l, "*"))
 	for _, b := range blobs {
 		err = errors.Join(err, os.Remove(b))
 	}
@@ -346,7 +360,13 @@ func (s *Store) finishRemove(ctx context.Context, l *Layer) error {
 }
 
 // Blob is the path of a file that belongs to a layer and goes with it.
-func (s *Store) Blob(id, kind string) string { return filepath.Join(s.root, "blobs", id+"."+kind) }
+func (s *Store) Blob(l *Layer, kind string) string {
+	root := l.Store
+	if root == "" {
+		root = s.root
+	}
+	return filepath.Join(root, "blobs", l.ID+"."+kind)
+}
 
 // Rename gives an active layer another name, with which it stays when its lease ends.
 func (s *Store) Rename(name, newName string) (l Layer, err error) {
@@ -364,7 +384,7 @@ func (s *Store) Rename(name, newName string) (l Layer, err error) {
 		return errors.Join(t.delete("layers", name), t.put("layers", newName, l), t.put("ids", l.ID, newName))
 	})
 	if err != nil {
-		return l, fmt.Errorf("rename layer %s: %w", name, err)
+		return l, fmt.Errorf("rename layer %s: %w", name, s.onlyRead(err, name))
 	}
 	return l, nil
 }
@@ -389,7 +409,7 @@ func (s *Store) SetLabels(name string, labels map[string]string) (l Layer, err e
 		return t.put("layers", name, l)
 	})
 	if err != nil {
-		return l, fmt.Errorf("label layer %s: %w", name, err)
+		return l, fmt.Errorf("label layer %s: %w", name, s.onlyRead(err, name))
 	}
 	return l, nil
 }

@@ -55,8 +55,11 @@ func (s *Store) Hold(lease, layer string) error {
 		if err != nil {
 			return err
 		}
-		if _, err := t.layer(layer); err != nil {
+		switch l, err := t.any(layer); {
+		case err != nil:
 			return err
+		case l.Store != "":
+			return nil // nobody removes it here
 		}
 		if !slices.Contains(l.Layers, layer) {
 			l.Layers = append(l.Layers, layer)

@@ -24,15 +24,18 @@ var (
 	ErrNoImage = errors.New("no such image")
 	ErrInUse   = errors.New("in use")
 	ErrNoLease = errors.New("no such lease")
+	// ErrOnlyRead tells of what an additional store has.
+	ErrOnlyRead = errors.New("it is in an additional store, which is only read")
 )
 
 // A Store is open until Close. Its methods may be called side by side.
 type Store struct {
 	Driver driver.Driver
 
-	root string
-	mu   sync.Mutex // one transaction of this process at a time: bbolt's lock is the file's
-	life *os.File   // locked while this process lives
+	root   string
+	others []string   // roots of the stores that are only read
+	mu     sync.Mutex // one transaction of this process at a time: bbolt's lock is the file's
+	life   *os.File   // locked while this process lives
 }
 
 // buckets are made when the file is.
@@ -50,9 +53,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		}
 	}
 	s := &Store{root: cfg.Root}
-	var err error
+	additional, err := s.findOthers(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("open the store %s: %w", cfg.Root, err)
+	}
 	s.Driver, err = drivers.Open(cfg.Driver, driver.Config{
-		Root: filepath.Join(cfg.Root, cfg.Driver), Engine: cfg.Engine, Options: optionsOf(cfg.Driver, cfg.Options),
+		Root: filepath.Join(cfg.Root, cfg.Driver), Additional: additional, Engine: cfg.Engine, Options: optionsOf(cfg.Driver, cfg.Options),
 		Servers: cfg.Servers, Volatile: cfg.Volatile,
 	})
 	if err != nil {
@@ -125,11 +131,14 @@ func (s *Store) Close() error {
 	return errors.Join(s.life.Close(), s.Driver.Close())
 }
 
+// storeFile is what the store knows of its layers.
+const storeFile = "store.db"
+
 // lockWait is how long a transaction waits for another process.
 const lockWait = 30 * time.Second
 
 func (s *Store) open() (*bolt.DB, error) {
-	path := filepath.Join(s.root, "store.db")
+	path := filepath.Join(s.root, storeFile)
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockWait, NoFreelistSync: true})
 	if errors.Is(err, bolt.ErrTimeout) {
 		return nil, fmt.Errorf("%s has been locked for %v by another process; see which with: fuser -v %s", path, lockWait, path)
@@ -158,7 +167,7 @@ func (s *Store) update(f func(*tx) error) error {
 				return err
 			}
 		}
-		return f(&tx{own})
+		return f(&tx{own, s})
 	})
 	return errors.Join(err, db.Close())
 }
@@ -173,13 +182,16 @@ func (s *Store) view(f func(*tx) error) error {
 	}
 	err = db.View(func(t *bolt.Tx) error {
 		// Without a bucket nothing was ever written with this driver.
-		return f(&tx{t.Bucket([]byte(s.Driver.Name()))})
+		return f(&tx{t.Bucket([]byte(s.Driver.Name())), s})
 	})
 	return errors.Join(err, db.Close())
 }
 
 // A tx is what one transaction sees of the driver's part.
-type tx struct{ own *bolt.Bucket }
+type tx struct {
+	own *bolt.Bucket
+	s   *Store
+}
 
 // get reads a value, and reports whether there is one.
 func (t *tx) get(bucket, key string, v any) (bool, error) {

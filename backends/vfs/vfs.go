@@ -72,7 +72,7 @@ func (kind) Fill(ctx context.Context, d *layerdir.Driver, s *layerdir.Stage, _, 
 	if parent == nil {
 		return d.Mkroot(s.Path("dir"), nil)
 	}
-	src, err := d.OpenDir(d.Path("dir", parent.ID))
+	src, err := d.OpenDir(d.Of(parent.ID, "dir", parent.ID))
 	if err != nil {
 		return err
 	}
@@ -101,14 +101,14 @@ const tick = 20 * time.Millisecond
 
 func (kind) Stack(d *layerdir.Driver, l *driver.Layer) (layerdir.Stack, error) {
 	s := layerdir.Stack{
-		Top:     layerdir.Content{Path: d.Path("dir", l.ID), Format: tree.Full},
+		Top:     layerdir.Content{Path: d.Of(l.ID, "dir", l.ID), Format: tree.Full},
 		Work:    d.Path("work", l.ID),
 		Place:   d.Path("mnt", l.ID),
 		Plain:   true,
 		Compare: tree.CompareOptions{Since: l.Created.Add(-tick)},
 	}
 	if p := l.Parent(); p != "" {
-		s.Old = []string{d.Path("dir", p)}
+		s.Old = []string{d.Of(p, "dir", p)}
 	}
 	return s, nil
 }

@@ -139,12 +139,13 @@ type imageText struct {
 	Names   []string  `json:"names"`
 	Layers  []string  `json:"layers"`
 	Created time.Time `json:"created"` // as the configuration says, or when it was loaded
+	Store   string    `json:"store,omitempty"`
 }
 
 func describeImages(images []store.Image) []imageText {
 	list := []imageText{}
 	for _, i := range images {
-		list = append(list, imageText{i.ID, i.Names, i.Layers, createdAt(&i)})
+		list = append(list, imageText{i.ID, i.Names, i.Layers, createdAt(&i), i.Store})
 	}
 	return list
 }
@@ -168,14 +169,20 @@ func newImageList() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		more, err := s.AdditionalImages()
+		if err != nil {
+			return err
+		}
+		images = append(images, more...)
 		if f.json {
 			return printJSON(cmd.OutOrStdout(), describeImages(images))
 		}
+		store := column(len(more) > 0)
 		w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-		fmt.Fprintln(w, "NAME\tID\tLAYERS\tCREATED")
+		fmt.Fprintln(w, "NAME\tID\tLAYERS\tCREATED"+store("READ FROM"))
 		for _, i := range images {
 			for _, name := range namesOrNone(i.Names) {
-				fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", name, short(i.ID), len(i.Layers), createdAt(&i).Local().Format(time.DateTime))
+				fmt.Fprintf(w, "%s\t%s\t%d\t%s%s\n", name, short(i.ID), len(i.Layers), createdAt(&i).Local().Format(time.DateTime), store(i.Store))
 			}
 		}
 		return w.Flush()

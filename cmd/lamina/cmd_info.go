@@ -41,10 +41,14 @@ func newInfo() *cobra.Command {
 				Status       []driver.Field      `json:"status"`
 				Images       int                 `json:"images"`
 				Layers       int                 `json:"layers"`
-			}{s.Root(), s.Driver.Name(), s.Driver.Engine(), s.Driver.Capabilities(), status, len(images), len(layers)})
+				Additional   []string            `json:"additional,omitempty"`
+			}{s.Root(), s.Driver.Name(), s.Driver.Engine(), s.Driver.Capabilities(), status, len(images), len(layers), s.Additional()})
 		}
 		out := cmd.OutOrStdout()
 		fmt.Fprintf(out, "Store: %s\nImages: %d\nLayers: %d\nStorage Driver: %s\n", s.Root(), len(images), len(layers), s.Driver.Name())
+		for _, root := range s.Additional() {
+			fmt.Fprintf(out, "Additional Store: %s\n", root)
+		}
 		for _, field := range status {
 			fmt.Fprintf(out, "  %s: %s\n", field.Name, field.Value)
 		}

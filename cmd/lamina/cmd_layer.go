@@ -89,20 +89,36 @@ func newLayerList() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		more, err := s.AdditionalLayers()
+		if err != nil {
+			return err
+		}
+		layers = append(layers, more...)
 		if f.json {
 			return printJSON(cmd.OutOrStdout(), append([]store.Layer{}, layers...))
 		}
+		store := column(len(more) > 0)
 		w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-		fmt.Fprintln(w, "NAME\tKIND\tID\tPARENT\tCREATED\tMOUNTED ON")
+		fmt.Fprintln(w, "NAME\tKIND\tID\tPARENT\tCREATED\tMOUNTED ON"+store("READ FROM"))
 		for _, l := range layers {
 			at, err := s.Driver.Mounts(l.ID)
 			if err != nil {
 				at = []string{"? (see: lamina check)"}
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", label(l.Name), l.Kind, short(l.ID), label(l.Parent), l.Created.Local().Format(time.DateTime), strings.Join(at, " "))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s%s\n", label(l.Name), l.Kind, short(l.ID), label(l.Parent), l.Created.Local().Format(time.DateTime), strings.Join(at, " "), store(l.Store))
 		}
 		return w.Flush()
 	})
+}
+
+// column returns what makes the cell of a last column, which may not be shown.
+func column(shown bool) func(text string) string {
+	return func(text string) string {
+		if !shown {
+			return ""
+		}
+		return "\t" + text
+	}
 }
 
 // label shortens the names of layers of images.
@@ -128,8 +144,17 @@ func newLayerTree() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		more, err := s.AdditionalLayers()
+		if err != nil {
+			return err
+		}
+		layers = append(layers, more...)
+		moreImages, err := s.AdditionalImages()
+		if err != nil {
+			return err
+		}
 		called := map[string][]string{}
-		for _, i := range images {
+		for _, i := range append(images, moreImages...) {
 			called[i.Top()] = append(called[i.Top()], i.Names...)
 		}
 		children := map[string][]store.Layer{}
@@ -159,6 +184,9 @@ func printTree(out io.Writer, parent, indent string, children map[string][]store
 		}
 		if names := called[l.Name]; len(names) > 0 {
 			line += "  " + strings.Join(names, " ")
+		}
+		if l.Store != "" {
+			line += "  (read from " + l.Store + ")"
 		}
 		fmt.Fprintln(out, line)
 		printTree(out, l.Name, indent+further, children, called)

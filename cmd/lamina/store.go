@@ -21,7 +21,7 @@ import (
 // taken from lamina.toml.
 type storeFlags struct {
 	root, driver, engine string
-	options              []string
+	options, additional  []string
 	json                 bool
 }
 
@@ -30,7 +30,7 @@ const storeHelp = `
 The store is the one that lamina.toml names (/etc/lamina/lamina.toml for root,
 ~/.config/lamina/lamina.toml for others, or the file in LAMINA_CONFIG); without one
 /var/lib/lamina for root and ~/.local/share/lamina for others. --root, --driver,
---engine and --driver-option win over the file.`
+--engine, --driver-option and --additional win over the file.`
 
 // onStore makes a command run on an open store.
 func onStore(cmd *cobra.Command, f *storeFlags, run func(ctx context.Context, s *store.Store, args []string) error) *cobra.Command {
@@ -39,8 +39,10 @@ func onStore(cmd *cobra.Command, f *storeFlags, run func(ctx context.Context, s 
 	flags.StringVar(&f.driver, "driver", "", "`DRIVER` is one of overlay2, overlay, aufs, vfs")
 	flags.StringVar(&f.engine, "engine", "", "`ENGINE` is auto, native or userspace")
 	flags.StringArrayVar(&f.options, "driver-option", nil, "`NAME=VALUE` is an option of the driver; repeat it for more")
+	flags.StringArrayVar(&f.additional, "additional", nil, "the store in `DIR` is read too, and never changed; repeat it for more")
 	flags.BoolVar(&f.json, "json", false, "print JSON")
 	cmd.MarkFlagDirname("root")
+	cmd.MarkFlagDirname("additional")
 	cmd.RegisterFlagCompletionFunc("driver", cobra.FixedCompletions(drivers.Names(), cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("engine", cobra.FixedCompletions([]string{"auto", "native", "userspace"}, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -82,6 +84,9 @@ func (f *storeFlags) config() (store.Config, error) {
 		c.Engine = driver.Engine(f.engine)
 	}
 	c.Options = append(c.Options, f.options...)
+	if len(f.additional) > 0 {
+		c.Additional = f.additional
+	}
 	c.Servers = views.Background(serveView)
 	return c, nil
 }

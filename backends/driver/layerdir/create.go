@@ -43,7 +43,7 @@ func (d *Driver) newLayer(id, parent string, o driver.CreateOptions) (l, p *driv
 	if err := checkID(id); err != nil {
 		return nil, nil, err
 	}
-	if _, err := os.Lstat(d.path(d.kind.Record(id))); err == nil {
+	if d.recorded(d.root, id) || d.Elsewhere(id) {
 		return nil, nil, driver.ErrExists
 	}
 	l = &driver.Layer{ID: id, Size: o.Size, Inodes: o.Inodes}

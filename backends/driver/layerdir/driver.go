@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -28,10 +29,13 @@ type Driver struct {
 	format  format
 	noSync  bool
 	want    driver.Engine
+	others  []string // further roots, which are only read
 
 	// What kinds set while they prepare.
 	MountOptions []string // of every view
 	Size, Inodes int64    // limits of layers that have none of their own
+	HoldsMarks   bool     // committed layers hold overlay marks
+	NoOthers     string   // why other roots cannot be read
 }
 
 var (
@@ -74,7 +78,7 @@ func Open(kind Kind, cfg driver.Config) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.makeRoot(); err != nil {
+	if err := d.makeRoot(options["userxattr"]); err != nil {
 		return nil, d.fail("open", "", err, "")
 	}
 	obstacles, err := kind.Prepare(d, options)
@@ -87,12 +91,19 @@ func Open(kind Kind, cfg driver.Config) (*Driver, error) {
 	if d.choice, err = driver.Choose(cfg.Engine, obstacles...); err != nil {
 		return nil, d.fail("open", "", err, "")
 	}
+	if err := d.addOthers(cfg.Additional); err != nil {
+		return nil, d.fail("open", "", err, "")
+	}
 	_, err = d.Cleanup(context.Background())
 	return d, err
 }
 
 // makeRoot makes the directory, or checks that it is one of this driver.
-func (d *Driver) makeRoot() error {
+func (d *Driver) makeRoot(userxattr string) error {
+	marks := map[string]string{"true": "user", "false": "trusted"}[userxattr]
+	if userxattr != "" && marks == "" {
+		return fmt.Errorf("option userxattr=%s is %w; accepted: true, false", userxattr, driver.ErrUnsupported)
+	}
 	for _, dir := range []string{"", "tmp", "mounts", "empty"} {
 		if err := os.Mkdir(filepath.Join(d.root, dir), 0o711); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
@@ -102,22 +113,40 @@ func (d *Driver) makeRoot() error {
 		text, err := os.ReadFile(d.path(formatFile))
 		if errors.Is(err, os.ErrNotExist) {
 			d.format = format{version, d.kind.Name(), owners(d.root), marksOf(d.root)}
+			if marks == "trusted" && d.format.Marks != marks {
+				return fmt.Errorf("option userxattr=false is %w: this user cannot set trusted xattrs in %s", driver.ErrUnsupported, d.root)
+			}
+			if marks != "" {
+				d.format.Marks = marks
+			}
 			return replaceJSON(d.path(formatFile), d.format)
 		}
 		if err != nil {
 			return err
 		}
-		if err := json.Unmarshal(text, &d.format); err != nil {
-			return fmt.Errorf("%s: %w: %w", d.path(formatFile), driver.ErrDamaged, err)
+		if d.format, err = d.parseFormat(d.root, text); err != nil {
+			return err
 		}
-		switch {
-		case d.format.Version != version:
-			return fmt.Errorf("%s: version %d, this program knows %d", d.path(formatFile), d.format.Version, version)
-		case d.format.Driver != d.kind.Name():
-			return fmt.Errorf("%s holds the layers of driver %s", d.root, d.format.Driver)
+		if marks != "" && d.format.Marks != marks {
+			return fmt.Errorf("option userxattr=%s is %w: %s was made with %s xattrs", userxattr, driver.ErrUnsupported, d.root, d.format.Marks)
 		}
 		return nil
 	})
+}
+
+// parseFormat reads the lamina.json of a root.
+func (d *Driver) parseFormat(root string, text []byte) (f format, err error) {
+	path := filepath.Join(root, formatFile)
+	if err := json.Unmarshal(text, &f); err != nil {
+		return f, fmt.Errorf("%s: %w: %w", path, driver.ErrDamaged, err)
+	}
+	switch {
+	case f.Version != version:
+		err = fmt.Errorf("%s: version %d, this program knows %d", path, f.Version, version)
+	case f.Driver != d.kind.Name():
+		err = fmt.Errorf("%s holds the layers of driver %s", root, f.Driver)
+	}
+	return f, err
 }
 
 // owners finds out by trying whether files can be given to others, as images
@@ -192,9 +221,18 @@ func (d *Driver) OpenDir(path string) (layer.Dir, error) {
 		return nil, err
 	}
 	if d.OwnersInXattrs() {
-		return override.Wrap(dir, override.Containers), nil
+		return override.Wrap(dir, d.owners(path)), nil
 	}
 	return dir, nil
+}
+
+// owners says how the owners of a directory of layers are kept in xattrs. All in this
+// root is the user's, so his symbolic links are root's, as his other files are.
+func (d *Driver) owners(path string) override.Attr {
+	if strings.HasPrefix(path, d.root+"/") {
+		return override.Containers.RootLinks()
+	}
+	return override.Containers
 }
 
 // fail makes an error of this driver out of a cause.

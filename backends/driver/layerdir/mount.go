@@ -47,6 +47,9 @@ func (d *Driver) mount(id string, o driver.MountOptions) (string, error) {
 	if !readOnly && len(at) > 0 {
 		return "", fmt.Errorf("%w on %s, and only once at a time for writing", driver.ErrMounted, at[0])
 	}
+	if d.Elsewhere(id) { // where nothing can be made
+		s.Place = d.path("views", id)
+	}
 	target, err := d.target(&s, o.Target)
 	if err != nil {
 		return "", err
@@ -78,7 +81,7 @@ func (d *Driver) mount(id string, o driver.MountOptions) (string, error) {
 func (d *Driver) target(s *Stack, asked string) (string, error) {
 	if asked == "" {
 		asked = s.Place
-		if err := os.Mkdir(asked, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
+		if err := os.MkdirAll(asked, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
 			return "", err
 		}
 	}

@@ -36,7 +36,7 @@ func (d *Driver) view(dirs []string) (*tree.View, error) {
 			return nil, err
 		}
 		if d.OwnersInXattrs() {
-			dir = override.Wrap(dir, override.Containers)
+			dir = override.Wrap(dir, d.owners(path))
 		}
 		branches = append(branches, tree.Branch{Name: path, Root: dir})
 	}

@@ -2,7 +2,6 @@ package layerdir
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,7 +12,7 @@ import (
 )
 
 // reserved are the names in a root that no layer can have.
-var reserved = []string{"lamina.json", "lock", "tmp", "mounts", "empty", "l"}
+var reserved = []string{"lamina.json", "lock", "tmp", "mounts", "empty", "views", "l"}
 
 func checkID(id string) error {
 	if err := driver.CheckID(id); err != nil {
@@ -38,16 +37,16 @@ func (d *Driver) record(id string) (*driver.Layer, error) {
 	if err := checkID(id); err != nil {
 		return nil, err
 	}
-	text, err := os.ReadFile(d.path(d.kind.Record(id)))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, driver.ErrNotFound
-	}
+	text, path, err := d.readRecord(id)
 	if err != nil {
 		return nil, err
 	}
 	l := &driver.Layer{}
 	if err := json.Unmarshal(text, l); err != nil || l.ID != id {
-		return nil, fmt.Errorf("its record %s is %w (%v)", d.path(d.kind.Record(id)), driver.ErrDamaged, err)
+		return nil, fmt.Errorf("its record %s is %w (%v)", path, driver.ErrDamaged, err)
+	}
+	if !l.Committed && d.Elsewhere(id) {
+		return nil, driver.ErrNotFound
 	}
 	return l, nil
 }

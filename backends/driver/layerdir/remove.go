@@ -40,6 +40,9 @@ func (d *Driver) removable(id string) error {
 	if _, err := d.record(id); err != nil && !errors.Is(err, driver.ErrDamaged) {
 		return err
 	}
+	if err := d.own(id); err != nil {
+		return err
+	}
 	at, err := d.mounts(id)
 	if err != nil {
 		return err

@@ -71,7 +71,7 @@ func TestDamagedValue(t *testing.T) {
 	defer f.Close()
 	above := Wrap(below, Containers)
 	for _, value := range []string{"root:root:644", "", strings.Repeat("1", 2000)} {
-		if err := f.Setxattr(string(Containers), []byte(value), 0); err != nil {
+		if err := f.Setxattr(Containers.xattr, []byte(value), 0); err != nil {
 			t.Fatal(err)
 		}
 		if st, err := above.StatAt("f"); err != unix.EIO {
@@ -89,27 +89,27 @@ func TestAttributesOfLayers(t *testing.T) {
 	fs := memlayer.New(memlayer.Options{})
 	below := fs.Root()
 	defer below.Close()
-	if err := below.Setxattr(string(legacy), []byte("3:4:755"), 0); err != nil {
+	if err := below.Setxattr(legacy.xattr, []byte("3:4:755"), 0); err != nil {
 		t.Fatal(err)
 	}
 	old := Wrap(below, Containers)
 	if st, err := old.Stat(); err != nil || st.UID != 3 || st.GID != 4 {
 		t.Errorf("an old layer's root is of %d:%d, %v; want 3:4", st.UID, st.GID, err)
 	}
-	if err := below.Setxattr(string(Containers), []byte("5:6:755:dir"), 0); err != nil {
+	if err := below.Setxattr(Containers.xattr, []byte("5:6:755:dir"), 0); err != nil {
 		t.Fatal(err)
 	}
 	d := Wrap(below, Containers)
 	if st, err := d.Stat(); err != nil || st.UID != 5 || st.GID != 6 {
 		t.Errorf("the newer attribute shows %d:%d, %v; want 5:6", st.UID, st.GID, err)
 	}
-	if err := d.Setxattr(string(Containers), []byte("0:0:755:dir"), 0); err != unix.EPERM {
+	if err := d.Setxattr(Containers.xattr, []byte("0:0:755:dir"), 0); err != unix.EPERM {
 		t.Errorf("setting the attribute: %v, want EPERM", err)
 	}
-	if err := d.Removexattr(string(Containers)); err != unix.EPERM {
+	if err := d.Removexattr(Containers.xattr); err != unix.EPERM {
 		t.Errorf("removing the attribute: %v, want EPERM", err)
 	}
-	if _, err := d.Getxattr(string(Containers), nil); err != unix.ENODATA {
+	if _, err := d.Getxattr(Containers.xattr, nil); err != unix.ENODATA {
 		t.Errorf("reading the attribute: %v, want ENODATA", err)
 	}
 	if err := d.Setxattr("security.capability", []byte("\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0); err != nil {

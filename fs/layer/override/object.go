@@ -44,7 +44,7 @@ func (o *object) change(edit func(*layer.Stat), plain func() error) error {
 
 // mark writes the attribute.
 func (o *object) mark(st *layer.Stat) error {
-	return o.Object.Setxattr(string(o.name), format(st), 0)
+	return o.Object.Setxattr(o.name.xattr, format(st), 0)
 }
 
 func (o *object) Chmod(mode uint32) error {

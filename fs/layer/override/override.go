@@ -11,7 +11,7 @@
 // The format is that of containers/storage and fuse-overlayfs (force_mask,
 // xattr_permissions; [whiteout.OverrideStat]). It holds for regular files and
 // directories, as there; what has no attribute shows what its inode says. Symbolic links cannot bear it, and show their
-// inode's owner.
+// inode's owner, or root ([Attr.RootLinks]).
 //
 // A file that is made has mode 0600 below, a directory 0700, so that the server
 // can always open them. The crash of the machine between making and marking
@@ -28,32 +28,43 @@ import (
 	"github.com/laminafs/lamina/whiteout"
 )
 
-// An Attr is the name of the attribute.
-type Attr string
+// An Attr is the attribute, and what is shown of symbolic links, which cannot bear it.
+type Attr struct {
+	xattr     string
+	rootLinks bool
+}
+
+// RootLinks returns the attribute with which symbolic links of the process's own user
+// and group are shown as root's. For layers all of which that user has made: their
+// links would be the only files in an image that belong to who happened to make it.
+func (name Attr) RootLinks() Attr {
+	name.rootLinks = true
+	return name
+}
 
 // The attributes that clients use.
-const (
+var (
 	// Containers is written by containers/storage. With it, attributes in
 	// security.* are kept in user.containers.override_security.*, since their
 	// own names take privileges.
-	Containers Attr = whiteout.OverrideStatContainers
+	Containers = Attr{xattr: whiteout.OverrideStatContainers}
 	// Privileged is written by root only.
-	Privileged Attr = whiteout.OverrideStatSecurity
+	Privileged = Attr{xattr: whiteout.OverrideStatSecurity}
 	// legacy is what fuse-overlayfs once used for Containers.
-	legacy Attr = whiteout.OverrideStatUser
+	legacy = Attr{xattr: whiteout.OverrideStatUser}
 )
 
 // Wrap returns the layer as the attributes show it. All directories of one
 // filesystem that objects are moved between must be wrapped with the same name.
 func Wrap(root layer.Dir, name Attr) layer.Dir {
-	if name == Containers && !has(root, Containers) && has(root, legacy) {
-		name = legacy
+	if name.xattr == Containers.xattr && !has(root, Containers) && has(root, legacy) {
+		name.xattr = legacy.xattr
 	}
 	return name.dir(root)
 }
 
 func has(d layer.Dir, name Attr) bool {
-	_, err := d.Getxattr(string(name), nil)
+	_, err := d.Getxattr(name.xattr, nil)
 	return err == nil
 }
 
@@ -64,10 +75,18 @@ func bears(st *layer.Stat) bool { return st.IsRegular() || st.IsDir() }
 // by the attribute that get reads. EIO tells that it is there and damaged.
 func (name Attr) present(st layer.Stat, get func(attr string, dest []byte) (int, error)) (layer.Stat, error) {
 	if !bears(&st) {
+		if name.rootLinks && st.Type() == unix.S_IFLNK {
+			if st.UID == uint32(unix.Geteuid()) {
+				st.UID = 0
+			}
+			if st.GID == uint32(unix.Getegid()) {
+				st.GID = 0
+			}
+		}
 		return st, nil
 	}
 	var buf [80]byte
-	n, err := get(string(name), buf[:])
+	n, err := get(name.xattr, buf[:])
 	switch {
 	case err == unix.ENODATA || err == unix.EOPNOTSUPP:
 		return st, nil

@@ -12,10 +12,10 @@ import (
 // for what is nobody's business and for ACLs, which the kernel asks for with
 // every check of a permission.
 func (name Attr) below(attr string) (string, error) {
-	if attr == string(name) || isACL(attr) {
+	if attr == name.xattr || isACL(attr) {
 		return "", unix.ENODATA
 	}
-	if name == Containers && !isMark(attr) {
+	if name.xattr == Containers.xattr && !isMark(attr) {
 		var ok bool
 		if attr, ok = whiteout.EscapeOverride(attr); !ok {
 			return "", unix.ENODATA
@@ -29,7 +29,7 @@ func isACL(attr string) bool { return strings.HasPrefix(attr, "system.posix_acl_
 // isMark tells whether an attribute is a mark of the union, which keeps users
 // from its name. Other programs look for marks under their own names.
 func isMark(attr string) bool {
-	return attr != string(Containers) && whiteout.FuseOverlayfsPrivate(attr)
+	return attr != Containers.xattr && whiteout.FuseOverlayfsPrivate(attr)
 }
 
 // forChange is below for calls that change an attribute: ACLs are refused with
@@ -47,10 +47,10 @@ func (name Attr) forChange(attr string) (string, error) {
 
 // above is the reverse of below, false for what is not shown.
 func (name Attr) above(attr string) (string, bool) {
-	if attr == string(name) || isACL(attr) {
+	if attr == name.xattr || isACL(attr) {
 		return "", false
 	}
-	if name == Containers && !isMark(attr) {
+	if name.xattr == Containers.xattr && !isMark(attr) {
 		return whiteout.UnescapeOverride(attr)
 	}
 	return attr, true
