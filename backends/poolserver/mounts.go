@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -80,6 +82,7 @@ func (s *Server) mountFor(private bool, name, target string, options ...string) 
 	if cfg.Options.FSName == "" {
 		cfg.Options.FSName = s.cfg.Place.Name() + "/" + name
 	}
+	s.awaitUnmounted(name, target)
 	if err := s.mayMount(name, target); err != nil {
 		return err
 	}
@@ -150,9 +153,37 @@ func (s *Server) mountWords(name string, cfg *datasets.Config) (words []string, 
 	return words, nil
 }
 
+// awaitUnmounted waits for mounts to end that somebody has taken away, by umount(8) as
+// much as by us: of a dataset, or on a directory. The kernel tells the server later
+// than whoever called umount(2), who may mount again at once.
+func (s *Server) awaitUnmounted(name, target string) {
+	for _, e := range s.exports.all() {
+		if e.mount == nil || e.mount.Dataset() != name && e.target != target {
+			continue
+		}
+		for end := time.Now().Add(closeTime); s.exports.get(e.target) == e && !e.inPlace() && time.Now().Before(end); {
+			select {
+			case <-e.ended:
+				runtime.Gosched() // it is taken out of the list now
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	}
+}
+
+// inPlace reports whether an export that is a mount can be seen: it is not once it was
+// unmounted lazily, or while only another mount namespace has it.
+func (e *export) inPlace() bool {
+	there, err := fusefs.IsMounted(e.dev, e.mount.Info().Target)
+	return there || err != nil
+}
+
 // mayMount refuses what would fail, and says what to do.
 func (s *Server) mayMount(name, target string) error {
 	if e := s.mountOf(name); e != nil && !strings.Contains(name, "@") { // nothing changes a snapshot
+		if !e.inPlace() {
+			return fmt.Errorf("%s was unmounted from %s, and is still in use: %w; by a process that has files in it open or works in it, or by a mount namespace that has a copy of the mount", name, e.target, unix.EBUSY)
+		}
 		return fmt.Errorf("%s is mounted already, on %s: %w; to have it in another place too: mount --bind %s %s", name, e.target, unix.EBUSY, e.target, target)
 	}
 	st, err := os.Stat(target)

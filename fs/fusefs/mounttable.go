@@ -6,9 +6,9 @@ import (
 	"github.com/moby/sys/mountinfo"
 )
 
-// isMounted reports whether the filesystem with that device number is mounted
-// on path, visibly or below another mount.
-func isMounted(dev, path string) (bool, error) {
+// IsMounted reports whether the filesystem with that device number ([Info].Dev) is
+// mounted on path in this mount namespace, visibly or below another mount.
+func IsMounted(dev, path string) (bool, error) {
 	mounts, err := mountsOn(path)
 	if err != nil {
 		return false, err

@@ -42,7 +42,7 @@ func (d *device) onTop() (bool, error) {
 	if now.dev == d.dev && (now.mountID == d.mountID || d.mountID == 0) {
 		return true, nil
 	}
-	covered, err := isMounted(d.devName(), d.target)
+	covered, err := IsMounted(d.devName(), d.target)
 	if err != nil || !covered {
 		return false, err
 	}
