@@ -23,6 +23,10 @@ type Config struct {
 	// Servers runs the userspace engine, see package views; nil: it can do
 	// everything but mount.
 	Servers Servers
+	// PoolServer returns the command line, argv[0] included, by which this program
+	// serves the pool in a directory: for drivers whose layers are in one. Nil: such
+	// a driver needs a server that runs already.
+	PoolServer func(dir string) []string
 	// Volatile leaves out every sync: a power cut may lose or damage layers that
 	// were committed. What a killed process leaves is the same.
 	Volatile bool

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/laminafs/lamina/backends/aufs"
+	"github.com/laminafs/lamina/backends/btrfs"
 	"github.com/laminafs/lamina/backends/driver"
 	"github.com/laminafs/lamina/backends/overlay"
 	"github.com/laminafs/lamina/backends/overlay2"
@@ -23,6 +24,7 @@ var table = []struct {
 	{"overlay2", overlay2.Open},
 	{"overlay", overlay.Open},
 	{"aufs", aufs.Open},
+	{"btrfs", btrfs.Open},
 	{"vfs", vfs.Open},
 }
 

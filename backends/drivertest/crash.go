@@ -51,6 +51,9 @@ var servers = views.Background(func(o mountopt.Options, target string) []string 
 
 // serve is what such a process does.
 func serve(argv []string) int {
+	if argv[0] == poolArg {
+		return servePool(argv[1])
+	}
 	logger := fusefs.NewLogger("drivertest")
 	err := fusefs.Serve(fusefs.ServeConfig{
 		Mount: func() (fusefs.Mounted, error) {
@@ -80,7 +83,7 @@ func (s Subject) act(args []string) error {
 		}
 	}
 	armed := false // opening sweeps, and has no steps of its own
-	d, err := s.Open(driver.Config{Root: args[1], Engine: driver.Engine(args[0]), Volatile: true, Servers: servers, Step: func(name string) {
+	d, err := s.Open(driver.Config{Root: args[1], Engine: driver.Engine(args[0]), Volatile: true, Servers: servers, PoolServer: poolCommand, Step: func(name string) {
 		if armed {
 			step(name)
 		}

@@ -60,6 +60,7 @@ func newBench(t *testing.T, s Subject, engine driver.Engine) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer d.Close()
 	if got := d.Engine(); got.Engine != engine || got.Why == "" {
 		t.Errorf("asked for the engine %s, got %+v", engine, got)
 	}
@@ -67,7 +68,7 @@ func newBench(t *testing.T, s Subject, engine driver.Engine) *bench {
 }
 
 func (b *bench) open(root string, step func(string)) (driver.Driver, error) {
-	return b.subject.Open(driver.Config{Root: root, Engine: b.engine, Step: step, Volatile: !b.durable, Servers: servers})
+	return b.subject.Open(driver.Config{Root: root, Engine: b.engine, Step: step, Volatile: !b.durable, Servers: servers, PoolServer: poolCommand})
 }
 
 // tempDir is t.TempDir, entered by everybody: views of other users lead there.
@@ -92,12 +93,18 @@ func (b *bench) rig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{t: t, root: filepath.Join(tempDir(t), "root"), ctx: context.Background()}
 	r.reopen(b)
-	t.Cleanup(r.unmountAll)
+	t.Cleanup(func() {
+		r.unmountAll()
+		r.ok(r.Close())
+	})
 	return r
 }
 
 func (r *rig) reopen(b *bench) {
 	r.t.Helper()
+	if r.Driver != nil {
+		r.ok(r.Close())
+	}
 	d, err := b.open(r.root, nil)
 	r.ok(err)
 	r.Driver = d

@@ -136,6 +136,22 @@ func (p Place) start(argv []string) (*Client, error) {
 // PoolDir returns the directory of the pool.
 func (c *Client) PoolDir() string { return c.place.Dir }
 
+// Alive reports whether the server still has the connection, on which nothing must be
+// under way.
+func (c *Client) Alive() bool {
+	raw, err := c.conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	alive := false
+	err = raw.Read(func(fd uintptr) bool {
+		_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		alive = err == unix.EAGAIN
+		return true
+	})
+	return err == nil && alive
+}
+
 // Close ends the connection.
 func (c *Client) Close() error { return c.conn.Close() }
 

@@ -209,11 +209,13 @@ type MountInfo struct {
 	Target   string            `json:"target"`
 	Options  map[string]string `json:"options,omitempty"`
 	ReadOnly bool              `json:"read_only"`
+	// Private tells that the server chose the place, for a look.
+	Private bool `json:"private,omitempty"`
 }
 
 func (e *export) mountInfo() MountInfo {
 	return MountInfo{
-		Dataset: e.mount.Dataset(), Target: e.target, Options: e.mount.Options(), ReadOnly: e.mount.FS().ReadOnly(),
+		Dataset: e.mount.Dataset(), Target: e.target, Options: e.mount.Options(), ReadOnly: e.mount.FS().ReadOnly(), Private: e.private,
 	}
 }
 

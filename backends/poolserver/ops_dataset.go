@@ -195,6 +195,7 @@ type CloneDataset struct {
 	To         string            `json:"to"`
 	Properties map[string]string `json:"properties,omitempty"`
 	Parents    bool              `json:"parents,omitempty"` // make those above it too
+	Brief      bool              `json:"brief,omitempty"`   // answer with the name alone
 }
 
 // DatasetClone makes the dataset To of the dataset or snapshot From.
@@ -207,6 +208,9 @@ var DatasetClone = Op[CloneDataset, Dataset]{name: "dataset.clone", run: func(c 
 	err := c.pool.CloneFilesystem(c.ctx, a.From, a.To, blockpool.FilesystemOptions{Properties: a.Properties, Parents: a.Parents})
 	if err != nil {
 		return Dataset{}, err
+	}
+	if a.Brief {
+		return Dataset{Name: a.To}, nil
 	}
 	return c.dataset(a.To)
 }}

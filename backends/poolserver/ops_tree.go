@@ -22,7 +22,8 @@ import (
 // devices that the user who runs the server may not make elsewhere.
 
 // LookPrefix begins the names of snapshots that requests take of datasets which may
-// change while they are looked at. Those of a server that was killed stay.
+// change while they are looked at. Those of a server that was killed are swept by the
+// next one.
 const LookPrefix = "lamina-look-"
 
 // frozen returns the name of a snapshot of what a dataset is now, and what gives it
@@ -42,6 +43,18 @@ func (c *call) frozen(name string) (snapshot string, release func() error, err e
 		_, err := c.pool.DestroyAll(context.WithoutCancel(c.ctx), []string{snapshot}, false)
 		return err
 	}, nil
+}
+
+// sweepLooks destroys what a server that was killed has left, before anything is asked
+// of this one.
+func (s *Server) sweepLooks() {
+	for _, v := range s.pool.Volumes() {
+		if _, snapshot, _ := strings.Cut(v.Name, "@"); strings.HasPrefix(snapshot, LookPrefix) {
+			if _, err := s.pool.DestroyAll(s.ctx, []string{v.Name}, false); err != nil {
+				s.log.Printf("%v", err)
+			}
+		}
+	}
 }
 
 // ApplyArchive are the arguments of [DatasetApply].

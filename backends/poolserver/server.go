@@ -142,6 +142,7 @@ func open(cfg Config, background bool) (*Server, error) {
 		return nil, err
 	}
 	s.pool, s.datasets = pool, datasets.New(pool, s.log)
+	s.sweepLooks()
 	s.work.Go(func() { s.hook.run(s.ctx, pool) })
 	return s, nil
 }

@@ -31,8 +31,9 @@ type Config struct {
 	// and committed layers can be used like one's own.
 	Additional []string `toml:"additional"`
 
-	Servers  driver.Servers `toml:"-"`
-	Volatile bool           `toml:"-"`
+	Servers    driver.Servers            `toml:"-"`
+	PoolServer func(dir string) []string `toml:"-"` // see [driver.Config]
+	Volatile   bool                      `toml:"-"`
 }
 
 // ConfigFile is where the configuration is read from: the file that

@@ -59,7 +59,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s.Driver, err = drivers.Open(cfg.Driver, driver.Config{
 		Root: filepath.Join(cfg.Root, cfg.Driver), Additional: additional, Engine: cfg.Engine, Options: optionsOf(cfg.Driver, cfg.Options),
-		Servers: cfg.Servers, Volatile: cfg.Volatile,
+		Servers: cfg.Servers, PoolServer: cfg.PoolServer, Volatile: cfg.Volatile,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open the store %s: %w", cfg.Root, err)

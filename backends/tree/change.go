@@ -30,7 +30,9 @@ const (
 type Change struct {
 	Path string `json:"path"` // without a leading slash; "." is the root
 	Kind Kind   `json:"kind"`
-	Node *Node  `json:"-"` // what is there now, until the callback returns; nil when deleted
+	// Node is what is there now, until the callback returns; nil when deleted, and
+	// where the trees were compared in another process.
+	Node *Node `json:"-"`
 	// Link is another name of the same file which has not changed; see
 	// [CompareOptions].SharedInodes.
 	Link string `json:"link,omitempty"`

@@ -13,6 +13,7 @@ import (
 	"github.com/laminafs/lamina/backends/driver"
 	"github.com/laminafs/lamina/backends/driver/views"
 	"github.com/laminafs/lamina/backends/drivers"
+	"github.com/laminafs/lamina/backends/poolserver"
 	"github.com/laminafs/lamina/backends/store"
 	"github.com/laminafs/lamina/fs/mountopt"
 )
@@ -87,9 +88,12 @@ func (f *storeFlags) config() (store.Config, error) {
 	if len(f.additional) > 0 {
 		c.Additional = f.additional
 	}
-	c.Servers = views.Background(serveView)
+	c.Servers, c.PoolServer = views.Background(serveView), poolCommand
 	return c, nil
 }
+
+// poolCommand is the command line that serves the pool of a driver.
+func poolCommand(dir string) []string { return serveCommand(poolserver.Place{Dir: dir}) }
 
 // serveView is the command line that serves a view.
 func serveView(o mountopt.Options, target string) []string {
