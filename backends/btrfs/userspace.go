@@ -17,13 +17,14 @@ func poolOptions() []driver.Option {
 	return append(datasets.PoolOptions(),
 		driver.Option{Name: "data", Accepts: "single, raid1, raid5, raid6", Help: "how the chunks of a new pool lie on its devices that hold data, as mkfs.btrfs -d says" + only},
 		driver.Option{Name: "metadata", Accepts: "single, raid1", Help: "the same of metadata, as mkfs.btrfs -m says; raid1 unless data is single" + only},
+		driver.Option{Name: "mountopt", Accepts: "mount options joined by commas", Help: "further options of each view" + only},
 		driver.Option{Name: "compression", Accepts: "off, lz4, zstd, zstd-1 to zstd-19", Help: "of what layers write; lz4" + only},
 	)
 }
 
 // userspaceOnly are the names of options that the kernel's btrfs has set when it was
 // made, or does not have.
-var userspaceOnly = []string{"poolsize", "devices", "inodes", "data", "metadata", "compression"}
+var userspaceOnly = []string{"poolsize", "devices", "inodes", "data", "metadata", "compression", "mountopt"}
 
 // profiles are btrfs's words for how chunks lie on devices.
 var profiles = map[string]blockpool.Profile{

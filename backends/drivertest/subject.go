@@ -15,6 +15,8 @@ type Subject struct {
 	Open func(driver.Config) (driver.Driver, error)
 	// Deepest is how many parents the deepest stack of the suite has.
 	Deepest int
+	// Clean takes away of a root what os.RemoveAll cannot; nil for nothing.
+	Clean func(root string) error
 }
 
 // Run runs the suite with each engine.
@@ -96,6 +98,9 @@ func (b *bench) rig(t testing.TB) *rig {
 	t.Cleanup(func() {
 		r.unmountAll()
 		r.ok(r.Close())
+		if b.subject.Clean != nil {
+			r.ok(b.subject.Clean(r.root))
+		}
 	})
 	return r
 }

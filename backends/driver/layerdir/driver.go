@@ -183,6 +183,10 @@ func (d *Driver) Name() string { return d.kind.Name() }
 // Engine says what shows the layers, and why.
 func (d *Driver) Engine() driver.Choice { return d.choice }
 
+// Chosen has the driver tell another reason for its engine: of a kind that has chosen
+// before it opened the directory.
+func (d *Driver) Chosen(why string) { d.choice.Why = why }
+
 // Capabilities says what can be done here.
 func (d *Driver) Capabilities() driver.Capabilities {
 	c := d.kind.Capabilities(d)

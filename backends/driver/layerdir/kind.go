@@ -46,6 +46,15 @@ type Kind interface {
 	Status(d *Driver) []driver.Field
 }
 
+// A Mover is a [Kind] with parts that rename(2) alone does not move, or that are no
+// mere directories to delete.
+type Mover interface {
+	// Move is os.Rename, within the root.
+	Move(from, to string) error
+	// Delete is os.RemoveAll of a stage.
+	Delete(dir string) error
+}
+
 // A Part is one directory of a layer: where it is staged and where it lies when
 // it is published, below the stage and the root.
 type Part struct{ Staged, Final string }

@@ -74,7 +74,7 @@ func (d *Driver) Cleanup(context.Context) ([]string, error) {
 			return err
 		}
 		for i, p := range parts {
-			if err := os.Rename(d.path(p), s.Path(fmt.Sprint(i))); err != nil {
+			if err := d.move(d.path(p), s.Path(fmt.Sprint(i))); err != nil {
 				return err
 			}
 		}
@@ -143,7 +143,7 @@ func (d *Driver) sweepStages() ([]string, error) {
 		}
 		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
 			swept = append(swept, "tmp/"+e.Name())
-			err = os.RemoveAll(path)
+			err = d.deleteAll(path)
 		}
 		f.Close()
 		if err != nil {

@@ -29,8 +29,9 @@ func (d *Driver) locked(step func() error) error {
 
 // A Stage is a directory in tmp/ that belongs to this process while it lives.
 type Stage struct {
-	Dir  string
-	lock *os.File
+	Dir    string
+	lock   *os.File
+	delete func(dir string) error
 }
 
 // Path returns a path below the stage.
@@ -58,7 +59,7 @@ func (d *Driver) newStage(purpose string) (*Stage, error) {
 			continue
 		}
 		if _, err := os.Stat(dir); err == nil {
-			return &Stage{dir, lock}, nil
+			return &Stage{dir, lock, d.deleteAll}, nil
 		}
 		lock.Close()
 	}
@@ -67,7 +68,7 @@ func (d *Driver) newStage(purpose string) (*Stage, error) {
 // drop removes a stage and what is left in it. What cannot be removed now, the
 // next one who opens the driver sweeps.
 func (s *Stage) drop() error {
-	err := os.RemoveAll(s.Dir)
+	err := s.delete(s.Dir)
 	s.lock.Close()
 	return err
 }
@@ -78,10 +79,10 @@ func (d *Driver) publish(s *Stage, id string) error {
 	for i, p := range d.kind.Parts(id) {
 		d.Step("publish " + p.Staged)
 		final := d.path(p.Final)
-		err := os.Rename(s.Path(p.Staged), final)
+		err := d.move(s.Path(p.Staged), final)
 		if errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST) {
-			if err = os.Rename(final, s.Path("stale"+string(rune('0'+i)))); err == nil {
-				err = os.Rename(s.Path(p.Staged), final)
+			if err = d.move(final, s.Path("stale"+string(rune('0'+i)))); err == nil {
+				err = d.move(s.Path(p.Staged), final)
 			}
 		}
 		if err != nil {
@@ -97,10 +98,24 @@ func (d *Driver) unpublish(s *Stage, id string) error {
 	parts := d.kind.Parts(id)
 	for i := len(parts) - 1; i >= 0; i-- {
 		d.Step("unpublish " + parts[i].Staged)
-		err := os.Rename(d.path(parts[i].Final), s.Path(parts[i].Staged))
+		err := d.move(d.path(parts[i].Final), s.Path(parts[i].Staged))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}
 	return nil
+}
+
+func (d *Driver) move(from, to string) error {
+	if m, ok := d.kind.(Mover); ok {
+		return m.Move(from, to)
+	}
+	return os.Rename(from, to)
+}
+
+func (d *Driver) deleteAll(dir string) error {
+	if m, ok := d.kind.(Mover); ok {
+		return m.Delete(dir)
+	}
+	return os.RemoveAll(dir)
 }
