@@ -11,6 +11,7 @@ import (
 	"github.com/laminafs/lamina/backends/overlay"
 	"github.com/laminafs/lamina/backends/overlay2"
 	"github.com/laminafs/lamina/backends/vfs"
+	"github.com/laminafs/lamina/backends/zfs"
 )
 
 // Default is the driver that is taken unless another is asked for.
@@ -25,6 +26,7 @@ var table = []struct {
 	{"overlay", overlay.Open},
 	{"aufs", aufs.Open},
 	{"btrfs", btrfs.Open},
+	{"zfs", zfs.Open},
 	{"vfs", vfs.Open},
 }
 

@@ -22,28 +22,33 @@ type Subject struct {
 // Run runs the suite with each engine.
 func Run(t *testing.T, s Subject) {
 	for _, engine := range []driver.Engine{driver.Native, driver.Userspace} {
-		t.Run(string(engine), func(t *testing.T) {
-			b := newBench(t, s, engine)
-			for _, test := range []struct {
-				name string
-				run  func(*testing.T, *bench)
-			}{
-				{"Lifecycle", testLifecycle},
-				{"Errors", testErrors},
-				{"Content", testContent},
-				{"Archive", testArchive},
-				{"HostileArchives", testHostile},
-				{"ManyLayers", testDeep},
-				{"Limits", testLimits},
-				{"Crashes", testCrashes},
-				{"Leftovers", testLeftovers},
-				{"TwoProcesses", testTwoProcesses},
-				{"Status", testStatus},
-			} {
-				t.Run(test.name, func(t *testing.T) { test.run(t, b) })
-			}
-		})
+		RunEngine(t, s, engine)
 	}
+}
+
+// RunEngine runs the suite with one engine.
+func RunEngine(t *testing.T, s Subject, engine driver.Engine) {
+	t.Run(string(engine), func(t *testing.T) {
+		b := newBench(t, s, engine)
+		for _, test := range []struct {
+			name string
+			run  func(*testing.T, *bench)
+		}{
+			{"Lifecycle", testLifecycle},
+			{"Errors", testErrors},
+			{"Content", testContent},
+			{"Archive", testArchive},
+			{"HostileArchives", testHostile},
+			{"ManyLayers", testDeep},
+			{"Limits", testLimits},
+			{"Crashes", testCrashes},
+			{"Leftovers", testLeftovers},
+			{"TwoProcesses", testTwoProcesses},
+			{"Status", testStatus},
+		} {
+			t.Run(test.name, func(t *testing.T) { test.run(t, b) })
+		}
+	})
 }
 
 // A bench opens a subject with one engine.

@@ -215,3 +215,6 @@ func (d *Driver) dataset(name string) string {
 	}
 	return d.kind.Below + "/" + name
 }
+
+// Below returns the name of the dataset under which the layers lie, "" for the pool.
+func (d *Driver) Below() string { return d.kind.Below }

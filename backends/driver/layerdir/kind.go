@@ -55,6 +55,16 @@ type Mover interface {
 	Delete(dir string) error
 }
 
+// A Remover is a [Kind] with something of a layer beside its parts.
+type Remover interface {
+	// Removable refuses what is in use, before anything of the layer is taken away,
+	// under the lock.
+	Removable(d *Driver, id string) error
+	// Removed takes it away when the record is gone, under the lock. What a crash
+	// leaves, Sweep finds.
+	Removed(d *Driver, id string) error
+}
+
 // A Part is one directory of a layer: where it is staged and where it lies when
 // it is published, below the stage and the root.
 type Part struct{ Staged, Final string }

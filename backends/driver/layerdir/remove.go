@@ -25,8 +25,18 @@ func (d *Driver) Remove(_ context.Context, id string) error {
 			return err
 		}
 		// Crash before the first rename: the layer. Behind it: parts without a
-		// record, swept.
-		return d.unpublish(s, id)
+		// record, and what belongs to them, swept.
+		r, beside := d.kind.(Remover)
+		if beside {
+			if err := r.Removable(d, id); err != nil {
+				return err
+			}
+		}
+		if err := d.unpublish(s, id); err != nil || !beside {
+			return err
+		}
+		d.Step("removed")
+		return r.Removed(d, id)
 	})
 	if err == nil {
 		d.Step("delete")

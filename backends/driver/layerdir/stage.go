@@ -65,6 +65,16 @@ func (d *Driver) newStage(purpose string) (*Stage, error) {
 	}
 }
 
+// StageAlive reports whether a process holds the stage of that name.
+func (d *Driver) StageAlive(name string) bool {
+	f, err := os.Open(d.path("tmp", filepath.Base(name)))
+	if err != nil {
+		return false // gone, with whoever held it
+	}
+	defer f.Close()
+	return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
+}
+
 // drop removes a stage and what is left in it. What cannot be removed now, the
 // next one who opens the driver sweeps.
 func (s *Stage) drop() error {
