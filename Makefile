@@ -27,7 +27,7 @@ test: ## unit tests; needs neither root nor /dev/fuse, and skips with a reason w
 	$(GO) test ./...
 
 race: ## the same under the race detector, without the drivers' conformance, which waits for mounts and disks
-	CGO_ENABLED=1 $(GO) test -race -skip '^TestConformance$$' ./backends/... ./fs/... ./whiteout/...
+	CGO_ENABLED=1 $(GO) test -race -skip '^Test(Conformance|NativeWithADoubleOfZFS)' ./backends/... ./fs/... ./whiteout/...
 	CGO_ENABLED=1 $(GO) test -race -run '^TestRace' ./blockpool/dataset
 	CGO_ENABLED=1 $(GO) test -race -short ./blockpool/internal/... ./blockpool/vdev/...
 	CGO_ENABLED=1 $(GO) test -race -short -run '$(POOL_RACE)' ./blockpool
@@ -52,7 +52,7 @@ pool-long: ## the same, with the numbers of a long run: days
 	CGO_ENABLED=1 LAMINA_STRESS_SECONDS=600 $(POOL) -race -run '^Test(ManyAtOnce|VolumesAreWhatTheir|VolumesOf)' ./blockpool
 
 driver-test: ## the storage drivers with every engine: as root, as an ordinary user, as root of a user namespace (root; minutes)
-	LAMINA_DRIVERTEST_OTHERS=1 $(GO) test -count=1 -timeout 30m -v -run '^Test(Conformance|OtherUsers)$$' ./backends/overlay2 ./backends/overlay ./backends/aufs ./backends/vfs
+	LAMINA_DRIVERTEST_OTHERS=1 $(GO) test -count=1 -timeout 30m -v -run '^Test(Conformance|ConformanceOnBtrfs|NativeWithADoubleOfZFS|OtherUsers)$$' ./backends/overlay2 ./backends/overlay ./backends/aufs ./backends/btrfs ./backends/zfs ./backends/vfs
 
 arrows: ## check that packages import only what the design allows
 	$(GO) test -run TestArrows ./integration/arrows
