@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A suite is what is tested in the machine under one name.
+type suite struct {
+	name    string
+	help    string
+	modules []string // of the kernel, with what they need
+	zfs     bool     // needs modules that are compiled first
+	tests   []binary
+}
+
+// A binary is a compiled package of tests.
+type binary struct {
+	pkg      string   // below the module
+	run      string   // -test.run
+	must     []string // tests that have to pass; their names may end in subtests
+	optional bool     // the package may not be there
+}
+
+var suites = []suite{
+	{
+		name:    "dm",
+		help:    "the native engine of backends/devicemapper; lamina's pools as pools of dm-thin",
+		modules: []string{"dm-thin-pool", "loop", "xfs", "fuse"},
+		tests: []binary{
+			{pkg: "integration/vm/kernel", run: "^TestThin", must: []string{"TestThinPoolOfADumpIsTheKernels"}},
+			{pkg: "backends/devicemapper", run: "^Test", must: []string{"TestConformance/native/Crashes", "TestConformance/native/Content"}, optional: true},
+		},
+	},
+	{
+		name:    "nbd",
+		help:    "the kernel's NBD client with volumes that lamina exports",
+		modules: []string{"nbd"},
+		tests: []binary{
+			{pkg: "integration/vm/kernel", run: "^TestNBD", must: []string{"TestNBDClientOfTheKernel"}},
+		},
+	},
+	{
+		name:    "zfs",
+		help:    "the native engine of backends/zfs",
+		modules: []string{"zfs"},
+		zfs:     true,
+		tests: []binary{
+			{pkg: "backends/zfs", run: "^Test", must: []string{"TestConformance/native/Crashes", "TestConformance/native/Content"}, optional: true},
+		},
+	},
+}
+
+// chosen returns the suites that are called so.
+func chosen(names string) ([]suite, error) {
+	var list []suite
+	for name := range strings.SplitSeq(names, ",") {
+		i := slices.IndexFunc(suites, func(s suite) bool { return s.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("no suite is called %q; there are: %s", name, suiteNames())
+		}
+		list = append(list, suites[i])
+	}
+	return list, nil
+}
+
+func suiteNames() string {
+	var names []string
+	for _, s := range suites {
+		names = append(names, s.name)
+	}
+	return strings.Join(names, ",")
+}
