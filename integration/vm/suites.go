@@ -30,7 +30,9 @@ var suites = []suite{
 		modules: []string{"dm-thin-pool", "loop", "xfs", "fuse"},
 		tests: []binary{
 			{pkg: "integration/vm/kernel", run: "^TestThin", must: []string{"TestThinPoolOfADumpIsTheKernels"}},
-			{pkg: "backends/devicemapper", run: "^Test", must: []string{"TestConformance/native/Crashes", "TestConformance/native/Content"}, optional: true},
+			{pkg: "backends/devicemapper/loopdev", run: "^Test", must: []string{"TestALoopDeviceEndsWithItsHolder"}},
+			{pkg: "backends/devicemapper/dm", run: "^Test", must: []string{"TestALinearDeviceLivesAsLongAsItIsOpen"}},
+			{pkg: "backends/devicemapper", run: "^Test", must: []string{"TestConformance/native/Crashes", "TestConformance/native/Content"}},
 		},
 	},
 	{

@@ -20,6 +20,9 @@ import (
 
 var ctx = context.Background()
 
+// volumeSize is what the kernel reads many times, by an emulated processor.
+const volumeSize = 8 << 20
+
 // A pool of lamina's becomes one of dm-thin by dump and thin_restore: the kernel
 // takes it, its devices hold the same bytes, they can be written to and snapshotted,
 // and what they share stays apart. The way back gives the same again.
@@ -27,7 +30,7 @@ func TestThinPoolOfADumpIsTheKernels(t *testing.T) {
 	need(t, "/dev/mapper/control", "dmsetup", "losetup", "thin_restore", "thin_check", "thin_dump")
 	dir := t.TempDir()
 	p := newPool(t, dir, "ours")
-	must(t, p.CreateVolume(ctx, "base", 64<<20, blockpool.VolumeOptions{}))
+	must(t, p.CreateVolume(ctx, "base", volumeSize, blockpool.VolumeOptions{}))
 	rng := rand.New(rand.NewPCG(1, 2))
 	scribble(t, p, "base", rng)
 	for i, from := range []string{"base", "v0", "base", "v1", "v1"} {
@@ -56,12 +59,12 @@ func TestThinPoolOfADumpIsTheKernels(t *testing.T) {
 	// The kernel goes on with it: a snapshot, and writes to what is shared.
 	pool.remove("v1")
 	ok(t, "dmsetup", "message", pool.name, "0", "create_snap 1000 "+fmt.Sprint(idOf(devices, "v1")))
-	snap := pool.thin("snap", 1000, 64<<20)
+	snap := pool.thin("snap", 1000, volumeSize)
 	if got := sumFile(t, snap); got != want["v1"] {
 		t.Error("a snapshot that the kernel made of a restored device differs from it")
 	}
 	writeAll(t, snap, rng)
-	v1 := pool.thin("v1", idOf(devices, "v1"), 64<<20)
+	v1 := pool.thin("v1", idOf(devices, "v1"), volumeSize)
 	for name, dev := range map[string]string{"v1": v1, "v3": pool.dev("v3"), "v1@then": pool.dev("v1@then")} {
 		if got := sumFile(t, dev); got != want[name] {
 			t.Errorf("%s changed when another device was written to", name)
@@ -152,12 +155,12 @@ func scribble(t *testing.T, p *blockpool.Pool, name string, rng *rand.Rand) {
 	v, err := p.Open(name)
 	must(t, err)
 	for range 12 {
-		buf := make([]byte, 1+rng.IntN(400<<10))
+		buf := make([]byte, 1+rng.IntN(200<<10))
 		fill(buf, rng)
-		_, err := v.WriteAt(buf, rng.Int64N(v.Size()-400<<10))
+		_, err := v.WriteAt(buf, rng.Int64N(v.Size()-200<<10))
 		must(t, err)
 	}
-	must(t, v.Discard(ctx, rng.Int64N(32<<20), 1<<20))
+	must(t, v.Discard(ctx, rng.Int64N(volumeSize/2), 1<<20))
 	must(t, v.Close())
 }
 
@@ -218,10 +221,10 @@ func writeAll(t *testing.T, path string, rng *rand.Rand) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	must(t, err)
 	defer f.Close()
-	for range 200 {
+	for range 100 {
 		buf := make([]byte, 4096)
 		fill(buf, rng)
-		_, err := f.WriteAt(buf, rng.Int64N(16000)*4096)
+		_, err := f.WriteAt(buf, rng.Int64N(volumeSize/4096)*4096)
 		must(t, err)
 	}
 	must(t, f.Sync())

@@ -1,0 +1,230 @@
+package devicemapper
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/backends/driver"
+	"github.com/laminafs/lamina/backends/driver/layerdir"
+	"github.com/laminafs/lamina/fs/layer"
+)
+
+// Mount shows a layer.
+func (d *volumes) Mount(ctx context.Context, id string, o driver.MountOptions) (string, error) {
+	var path string
+	err := d.locked(func() (err error) {
+		path, err = d.mount(ctx, id, o)
+		return err
+	})
+	return path, d.fail("mount", id, err, "")
+}
+
+func (d *volumes) mount(ctx context.Context, id string, o driver.MountOptions) (string, error) {
+	r, err := d.record(id)
+	if err != nil {
+		return "", err
+	}
+	if r.Filled && !r.Committed && !o.ReadOnly {
+		return "", driver.ErrFilled
+	}
+	at, err := d.mounts(id)
+	if err != nil {
+		return "", err
+	}
+	if !o.ReadOnly && !r.Committed && len(at) > 0 {
+		return "", fmt.Errorf("%w on %s, and only once at a time for writing", driver.ErrMounted, at[0])
+	}
+	target, err := d.target(id, o.Target)
+	if err != nil {
+		return "", err
+	}
+	if slices.Contains(at, target) {
+		return "", fmt.Errorf("%w on %s already", driver.ErrMounted, target)
+	}
+	// Crash behind the note: it counts only if the mount was made too.
+	if err := d.noteMounts(id, append(at, target)); err != nil {
+		return "", err
+	}
+	d.steps("mount")
+	if len(at) > 0 {
+		err = layerdir.BindMount(at[0], target, true)
+	} else {
+		err = d.show(ctx, r, target, o)
+	}
+	if err != nil {
+		return "", errors.Join(err, d.noteMounts(id, at))
+	}
+	d.steps("mounted")
+	return target, nil
+}
+
+// target returns where to mount, absolute and without symbolic links, as the kernel
+// lists it.
+func (d *volumes) target(id, asked string) (string, error) {
+	if asked == "" {
+		asked = d.path("mnt", id, rootDir)
+		if err := os.MkdirAll(asked, 0o711); err != nil {
+			return "", err
+		}
+	}
+	abs, err := filepath.Abs(asked)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(abs)
+}
+
+// show mounts the device of a layer out of sight, and its rootfs on target.
+func (d *volumes) show(ctx context.Context, r *record, target string, o driver.MountOptions) error {
+	return d.withDevice(ctx, r, o.Options, func(dir string) error {
+		return layerdir.BindMount(dir, target, o.ReadOnly && !r.Committed)
+	})
+}
+
+// withDevice calls use with the layer's directory in a mount that ends with it. What
+// use makes of the directory, a bind mount or a descriptor, keeps the device.
+//
+// The filesystem of a committed layer is read-only as a whole. That of an active one is
+// not, so that it can be mounted for writing beside a view that only looks.
+func (d *volumes) withDevice(ctx context.Context, r *record, options []string, use func(dir string) error) error {
+	dev, err := d.pool.activate(ctx, r.DeviceID, r.DeviceSize)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(d.path("tmp"), "mount-")
+	if err != nil {
+		return errors.Join(err, dev.release())
+	}
+	err = mountDevice(dev.path, dir, d.format.Filesystem, r.Committed, append([]string{d.set.mountOptions}, options...)...)
+	if err == nil {
+		if d.format.Filesystem == xfs {
+			err = setRetries(dev.path, d.set.xfsRetries)
+		}
+		if err == nil {
+			err = use(filepath.Join(dir, rootDir))
+		}
+		if e := unix.Unmount(dir, unix.MNT_DETACH); err == nil && e != nil {
+			err = os.NewSyscallError("umount "+dir, e)
+		}
+	}
+	_ = os.Remove(dir) // else swept
+	return errors.Join(err, dev.release())
+}
+
+// enter opens the directory of a layer that need not be mounted. The device stays for
+// as long as it is open. The lock is held.
+func (d *volumes) enter(ctx context.Context, r *record) (root layer.Dir, err error) {
+	if at, err := d.mounts(r.ID); err != nil || len(at) > 0 {
+		if err != nil {
+			return nil, err
+		}
+		return layer.OpenHostShared(at[0])
+	}
+	err = d.withDevice(ctx, r, nil, func(dir string) error {
+		root, err = layer.OpenHostShared(dir)
+		return err
+	})
+	if err != nil && root != nil {
+		root.Close() // nothing was done with it
+		root = nil
+	}
+	return root, err
+}
+
+// Unmount takes a view away.
+func (d *volumes) Unmount(_ context.Context, id, path string, lazy bool) error {
+	return d.fail("unmount", id, d.locked(func() error { return d.unmount(id, path, lazy) }), "")
+}
+
+func (d *volumes) unmount(id, path string, lazy bool) error {
+	if _, err := d.record(id); err != nil {
+		return err
+	}
+	at, err := d.mounts(id)
+	if err != nil {
+		return err
+	}
+	gone := at
+	if path != "" {
+		abs, err := filepath.Abs(path)
+		if err != nil {
+			return err
+		}
+		if dir, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
+			abs = filepath.Join(dir, filepath.Base(abs))
+		}
+		if !slices.Contains(at, abs) {
+			return driver.ErrNotMounted
+		}
+		gone = []string{abs}
+	}
+	if len(gone) == 0 {
+		return driver.ErrNotMounted
+	}
+	flags := 0
+	if lazy {
+		flags = unix.MNT_DETACH
+	}
+	for _, target := range gone {
+		d.steps("unmount")
+		if err := unix.Unmount(target, flags); err != nil {
+			return fmt.Errorf("unmount %s: %w", target, err)
+		}
+		at = slices.DeleteFunc(slices.Clone(at), func(t string) bool { return t == target })
+		d.steps("unmounted")
+		if err := d.noteMounts(id, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Mounts returns where a layer is mounted.
+func (d *volumes) Mounts(id string) ([]string, error) {
+	if _, err := d.record(id); err != nil {
+		return nil, d.fail("look up mounts", id, err, "")
+	}
+	at, err := d.mounts(id)
+	return at, d.fail("look up mounts", id, err, "")
+}
+
+// mounts reads the notes and returns those that the kernel confirms.
+func (d *volumes) mounts(id string) ([]string, error) {
+	text, err := os.ReadFile(d.path("mounts", id))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var noted []string
+	if json.Unmarshal(text, &noted) != nil {
+		return nil, nil // torn by a power cut, which has ended all mounts too
+	}
+	var at []string
+	_, err = mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
+		if slices.Contains(noted, m.Mountpoint) && !slices.Contains(at, m.Mountpoint) {
+			at = append(at, m.Mountpoint)
+		}
+		return true, false
+	})
+	return at, err
+}
+
+func (d *volumes) noteMounts(id string, at []string) error {
+	if len(at) == 0 {
+		if err := os.Remove(d.path("mounts", id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	return replaceJSON(d.path("mounts", id), at)
+}

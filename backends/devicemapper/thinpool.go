@@ -1,0 +1,429 @@
+package devicemapper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/backends/devicemapper/dm"
+	"github.com/laminafs/lamina/backends/devicemapper/loopdev"
+	"github.com/laminafs/lamina/backends/driver"
+)
+
+// A thinPool is one of the kernel's dm-thin. Its device, and the loop devices below
+// it, live for as long as some process has the driver open or some layer is in use;
+// then the kernel takes them away by itself.
+type thinPool struct {
+	control  *dm.Control
+	set      *settings
+	root     string
+	name     string // of the pool's device
+	prefix   string // of the names of its thin devices
+	number   string // of the pool, as tables name it
+	hold     *os.File
+	borrowed bool // it is another's, and stays
+}
+
+// patience is how long a device that is going away is waited for.
+const patience = 10 * time.Second
+
+// nativeObstacles says why dm-thin cannot be had here, for a pool in files when inFiles.
+func nativeObstacles(inFiles bool) []string {
+	if unix.Geteuid() != 0 {
+		return []string{"device-mapper is for root; other users have --engine=userspace"}
+	}
+	control, err := dm.Open()
+	if err != nil {
+		return []string{fmt.Sprintf("device-mapper is not to be had: %v; load it with: modprobe dm-thin-pool", err)}
+	}
+	defer control.Close()
+	targets, err := control.Targets()
+	if err != nil {
+		return []string{err.Error()}
+	}
+	if _, ok := targets["thin-pool"]; !ok {
+		if err := control.Load("thin-pool"); err != nil {
+			return []string{fmt.Sprintf("the kernel's device-mapper has no thin-pool (%v); load it with: modprobe dm-thin-pool", err)}
+		}
+	}
+	if _, err := os.Stat("/dev/loop-control"); err != nil && inFiles {
+		return []string{fmt.Sprintf("there are no loop devices: %v; load them with: modprobe loop", err)}
+	}
+	return nil
+}
+
+// openThinPool starts the pool of a root, or joins those who have it. The lock of the
+// root is held.
+func openThinPool(root string, set *settings, blockSize int64, isNew bool) (*thinPool, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(root, &st); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: root, Err: err}
+	}
+	p := &thinPool{set: set, root: root, prefix: fmt.Sprintf("lamina-%d:%d-%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)}
+	p.name, p.borrowed = p.prefix+"-pool", set.thinPool != ""
+	if p.borrowed {
+		p.name = set.thinPool
+	}
+	var err error
+	if p.control, err = dm.Open(); err != nil {
+		return nil, err
+	}
+	if err := p.start(blockSize, isNew); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	return p, nil
+}
+
+func (p *thinPool) start(blockSize int64, isNew bool) error {
+	if p.borrowed {
+		kind, _, err := p.control.Table(p.name)
+		if err != nil || kind != "thin-pool" {
+			return fmt.Errorf("dm.thinpooldev %s is no thin pool (%s, %v); see what there is with: dmsetup ls --target thin-pool", p.name, kind, err)
+		}
+		return p.join()
+	}
+	// A pool that is going away is there until it is gone, or free for the taking.
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		err := p.join()
+		if !errors.Is(err, unix.ENXIO) && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		err = p.make(blockSize, isNew)
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
+// join opens the device of the pool that is there, so that it stays, and has it go
+// with the last who does. ENXIO tells that there is none.
+func (p *thinPool) join() error {
+	i, err := p.control.Info(p.name)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(i.Node())
+	if err != nil {
+		return err
+	}
+	if again, err := p.control.Info(p.name); err != nil || again.Number() != i.Number() {
+		f.Close() // of another device that has its number now
+		return errors.Join(err, unix.ENXIO)
+	}
+	p.hold, p.number = f, i.Number()
+	if p.borrowed {
+		return nil
+	}
+	return p.control.Remove(p.name, true)
+}
+
+// make starts the pool from its files or devices.
+func (p *thinPool) make(blockSize int64, isNew bool) error {
+	metadata, data := p.set.metadataDev, p.set.dataDev
+	if data == "" {
+		dir := filepath.Join(p.root, "devicemapper")
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+		for _, f := range []struct {
+			dev  *string
+			name string
+			size int64
+		}{{&metadata, "metadata", p.set.metadataSize}, {&data, "data", p.set.dataSize}} {
+			l, err := attachFile(filepath.Join(dir, f.name), f.size)
+			if err != nil {
+				return err
+			}
+			defer l.Close() // the pool has it then
+			*f.dev = l.Path()
+		}
+	} else if isNew {
+		if err := isBlank(metadata); err != nil {
+			return err
+		}
+	}
+	size, err := deviceSize(data)
+	if err != nil {
+		return err
+	}
+	sectors := uint64(blockSize) / dm.SectorSize
+	// Blocks are not zeroed: what a filesystem has not written it does not show.
+	params := fmt.Sprintf("%s %s %d %d 1 skip_block_zeroing", metadata, data, sectors, lowWater)
+	if _, err := p.control.Create(p.name, dm.Target{Sectors: uint64(size) / dm.SectorSize, Type: "thin-pool", Params: params}, false); err != nil {
+		return err
+	}
+	return p.join()
+}
+
+// lowWater is the number of free blocks at which the kernel tells dmeventd.
+const lowWater = 32768
+
+// attachFile makes a loop device of a sparse file, which is made or grows if need be.
+// The device of a pool that is ending must be gone first: it may still write.
+func attachFile(path string, size int64) (*loopdev.Loop, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && st.Size() < size {
+		err = f.Truncate(size)
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	if err := loopdev.WaitFree(path, patience); err != nil {
+		return nil, err
+	}
+	return loopdev.Attach(path, loopdev.Options{Direct: true})
+}
+
+// isBlank refuses a metadata device that the kernel would take for a pool's.
+func isBlank(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	head := make([]byte, 4096)
+	if _, err := f.ReadAt(head, 0); err != nil {
+		return err
+	}
+	if strings.Trim(string(head), "\x00") != "" {
+		return fmt.Errorf("dm.metadatadev %s is not empty; if nothing on it is needed: dd if=/dev/zero of=%s bs=4096 count=1", path, path)
+	}
+	return nil
+}
+
+func deviceSize(path string) (int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return f.Seek(0, 2)
+}
+
+// thinName is the name of a device.
+func (p *thinPool) thinName(id uint32) string { return fmt.Sprintf("%s-%d", p.prefix, id) }
+
+func (p *thinPool) create(_ context.Context, id uint32, _ int64) error {
+	return p.control.Message(p.name, fmt.Sprintf("create_thin %d", id))
+}
+
+func (p *thinPool) snapshot(_ context.Context, id, of uint32, _ int64) error {
+	return p.control.While(p.thinName(of), func() error {
+		return p.control.Message(p.name, fmt.Sprintf("create_snap %d %d", id, of))
+	})
+}
+
+func (p *thinPool) remove(ctx context.Context, id uint32, size int64) error {
+	if err := p.gone(id); err != nil {
+		return err
+	}
+	if p.discards() {
+		// What cannot be given back stays the pool's, which the device is deleted from
+		// all the same.
+		if dev, err := p.activate(ctx, id, size); err == nil {
+			_ = discard(dev.path, size)
+			if err := errors.Join(dev.release(), p.gone(id)); err != nil {
+				return err
+			}
+		}
+	}
+	err := p.control.Message(p.name, fmt.Sprintf("delete %d", id))
+	if errors.Is(err, unix.ENODATA) { // dm_pool_delete_thin_device of one that is not there
+		return nil
+	}
+	return err
+}
+
+func (p *thinPool) discards() bool {
+	if p.set.discard != nil {
+		return *p.set.discard
+	}
+	return !p.borrowed && p.set.dataDev == ""
+}
+
+// discard gives all of a device back.
+func discard(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return blkDiscard(f, 0, uint64(size))
+}
+
+func (p *thinPool) activate(_ context.Context, id uint32, size int64) (device, error) {
+	name := p.thinName(id)
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		i, err := p.control.Info(name)
+		if errors.Is(err, unix.ENXIO) {
+			i, err = p.control.Create(name, dm.Target{Sectors: uint64(size) / dm.SectorSize, Type: "thin", Params: fmt.Sprintf("%s %d", p.number, id)}, false)
+		}
+		if err != nil {
+			return device{}, err
+		}
+		f, err := os.Open(i.Node())
+		if err == nil {
+			return device{i.Node(), func() error { return p.release(f, name) }}, nil
+		}
+		if time.Now().After(end) || !errors.Is(err, unix.ENXIO) && !errors.Is(err, os.ErrNotExist) {
+			return device{}, err
+		}
+		// It went away meanwhile, or its node is about to come.
+	}
+}
+
+// release lets go of an active device. Where removal may not be deferred it stays
+// while it is in use, until somebody asks for it to be gone.
+func (p *thinPool) release(f *os.File, name string) error {
+	if p.set.deferRemove {
+		return errors.Join(p.control.Remove(name, true), f.Close())
+	}
+	f.Close()
+	if err := p.control.Remove(name, false); err != nil && !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	return nil
+}
+
+// gone waits until a device is not active.
+func (p *thinPool) gone(id uint32) error {
+	name := p.thinName(id)
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		i, err := p.control.Info(name)
+		switch {
+		case errors.Is(err, unix.ENXIO):
+			return nil
+		case err != nil:
+			return err
+		case i.Open == 0:
+			if err := p.control.Remove(name, false); err != nil && !errors.Is(err, unix.ENXIO) && !errors.Is(err, unix.EBUSY) {
+				return err
+			}
+		case time.Now().After(end):
+			return fmt.Errorf("%s is in use: %w; see who uses it with: lsof %s", i.Node(), unix.EBUSY, i.Node())
+		}
+	}
+}
+
+func (p *thinPool) idle(ctx context.Context, id uint32, size int64) error {
+	if err := p.gone(id); err != nil {
+		return err
+	}
+	dev, err := p.activate(ctx, id, size)
+	if err != nil {
+		return err
+	}
+	return errors.Join(flush(dev.path), dev.release(), p.gone(id))
+}
+
+// flush has the pool commit what it knows of a device.
+func flush(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+// thinStatus is what a pool says of itself (Documentation/admin-guide/device-mapper/
+// thin-provisioning.rst).
+type thinStatus struct {
+	metadataUsed, metadataTotal uint64 // blocks of 4096 bytes
+	dataUsed, dataTotal         uint64 // blocks of the pool
+	mode                        string // rw, ro, out_of_data_space
+	needsCheck                  bool
+}
+
+// parseThinStatus reads "TRANSACTION USED/TOTAL USED/TOTAL HELD MODE …".
+func parseThinStatus(text string) (s thinStatus, err error) {
+	f := strings.Fields(text)
+	if len(f) < 5 {
+		return s, fmt.Errorf("the pool says of itself: %q", text)
+	}
+	pair := func(text string, used, total *uint64) {
+		a, b, _ := strings.Cut(text, "/")
+		var e1, e2 error
+		*used, e1 = strconv.ParseUint(a, 10, 64)
+		*total, e2 = strconv.ParseUint(b, 10, 64)
+		err = errors.Join(err, e1, e2)
+	}
+	pair(f[1], &s.metadataUsed, &s.metadataTotal)
+	pair(f[2], &s.dataUsed, &s.dataTotal)
+	s.mode = f[4]
+	s.needsCheck = strings.Contains(text, "needs_check")
+	return s, err
+}
+
+// metadataBlock is the size of a block of dm-thin's metadata.
+const metadataBlock = 4096
+
+func (p *thinPool) look() (s thinStatus, blockSize int64, err error) {
+	_, text, err := p.control.Status(p.name)
+	if err != nil {
+		return s, 0, err
+	}
+	if s, err = parseThinStatus(text); err != nil {
+		return s, 0, err
+	}
+	_, table, err := p.control.Table(p.name)
+	if err != nil {
+		return s, 0, err
+	}
+	f := strings.Fields(table) // metadata, data, block size, …
+	if len(f) < 3 {
+		return s, 0, fmt.Errorf("the table of %s is %q", p.name, table)
+	}
+	sectors, err := strconv.ParseInt(f[2], 10, 64)
+	return s, sectors * dm.SectorSize, err
+}
+
+func (p *thinPool) space(context.Context) (space, error) {
+	s, block, err := p.look()
+	if err != nil {
+		return space{}, err
+	}
+	if s.mode == "ro" || s.mode == "Fail" || s.needsCheck {
+		return space{}, fmt.Errorf("the pool %s takes no writes (%s); unmount its layers and mend its metadata with: thin_check, thin_repair", p.name, s.mode)
+	}
+	return space{int64(s.dataUsed) * block, int64(s.dataTotal) * block, int64(s.metadataUsed) * metadataBlock, int64(s.metadataTotal) * metadataBlock}, nil
+}
+
+func (p *thinPool) status(context.Context) ([]driver.Field, error) {
+	_, block, err := p.look()
+	if err != nil {
+		return nil, err
+	}
+	fields := []driver.Field{
+		{Name: "Pool Name", Value: p.name},
+		{Name: "Pool Blocksize", Value: human(block)},
+	}
+	switch {
+	case p.borrowed:
+	case p.set.dataDev != "":
+		fields = append(fields, driver.Field{Name: "Data file", Value: p.set.dataDev}, driver.Field{Name: "Metadata file", Value: p.set.metadataDev})
+	default:
+		dir := filepath.Join(p.root, "devicemapper")
+		fields = append(fields, driver.Field{Name: "Data loop file", Value: filepath.Join(dir, "data")}, driver.Field{Name: "Metadata loop file", Value: filepath.Join(dir, "metadata")})
+	}
+	return fields, nil
+}
+
+func (p *thinPool) close() error {
+	var err error
+	if p.hold != nil {
+		err = p.hold.Close()
+	}
+	return errors.Join(err, p.control.Close())
+}
