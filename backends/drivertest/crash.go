@@ -31,9 +31,7 @@ const (
 // Main runs the tests of a driver, or the one operation that this process was
 // started for.
 func Main(m *testing.M, s Subject) {
-	if daemon.InBackground() {
-		os.Exit(serve(os.Args))
-	}
+	BeServer()
 	if act := os.Getenv(actEnv); act != "" {
 		if err := s.act(strings.Split(act, "\n")); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -44,8 +42,17 @@ func Main(m *testing.M, s Subject) {
 	os.Exit(m.Run())
 }
 
-// servers run this program again for each view.
-var servers = views.Background(func(o mountopt.Options, target string) []string {
+// BeServer does not return in a process that was started to be a server: of a view by
+// [Servers], or of a pool by [PoolServer]. TestMain of tests that use them calls it
+// first.
+func BeServer() {
+	if daemon.InBackground() {
+		os.Exit(serve(os.Args))
+	}
+}
+
+// Servers run this program again for each view.
+var Servers = views.Background(func(o mountopt.Options, target string) []string {
 	return []string{"drivertest", o.String(), target}
 })
 
@@ -83,7 +90,7 @@ func (s Subject) act(args []string) error {
 		}
 	}
 	armed := false // opening sweeps, and has no steps of its own
-	d, err := s.Open(driver.Config{Root: args[1], Engine: driver.Engine(args[0]), Volatile: true, Servers: servers, PoolServer: poolCommand, Step: func(name string) {
+	d, err := s.Open(driver.Config{Root: args[1], Engine: driver.Engine(args[0]), Volatile: true, Servers: Servers, PoolServer: PoolServer, Step: func(name string) {
 		if armed {
 			step(name)
 		}

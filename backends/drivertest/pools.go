@@ -14,7 +14,8 @@ const poolArg = "drivertest-pool"
 // follow each other at once.
 const poolIdle = 2 * time.Second
 
-func poolCommand(dir string) []string { return []string{poolArg, dir} }
+// PoolServer is the command line by which this program serves a pool in a directory.
+func PoolServer(dir string) []string { return []string{poolArg, dir} }
 
 func servePool(dir string) int {
 	err := poolserver.Serve(poolserver.Config{

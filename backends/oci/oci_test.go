@@ -20,6 +20,7 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/laminafs/lamina/backends/drivers"
+	"github.com/laminafs/lamina/backends/drivertest"
 	"github.com/laminafs/lamina/backends/store"
 	"github.com/laminafs/lamina/backends/tree"
 )
@@ -31,9 +32,14 @@ func ok(t testing.TB, err error) {
 	}
 }
 
+func TestMain(m *testing.M) {
+	drivertest.BeServer()
+	os.Exit(m.Run())
+}
+
 func newStore(t testing.TB, driver string) *store.Store {
 	t.Helper()
-	s, err := store.Open(context.Background(), store.Config{Root: t.TempDir(), Driver: driver, Volatile: true})
+	s, err := store.Open(context.Background(), store.Config{Root: t.TempDir(), Driver: driver, Volatile: true, PoolServer: drivertest.PoolServer})
 	ok(t, err)
 	t.Cleanup(func() { s.Close() })
 	return s

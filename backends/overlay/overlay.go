@@ -63,7 +63,6 @@ func (kind) Options() []driver.Option {
 }
 
 func (kind) Prepare(d *layerdir.Driver, options map[string]string) (obstacles []string, err error) {
-	d.NoOthers = "its trees are made of hard links, which cannot reach into another store; take overlay2, aufs or vfs"
 	if o := options["mountopt"]; o != "" {
 		d.MountOptions = []string{o}
 	}

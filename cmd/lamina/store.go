@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -37,7 +38,7 @@ The store is the one that lamina.toml names (/etc/lamina/lamina.toml for root,
 func onStore(cmd *cobra.Command, f *storeFlags, run func(ctx context.Context, s *store.Store, args []string) error) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&f.root, "root", "", "the store is in `DIR`")
-	flags.StringVar(&f.driver, "driver", "", "`DRIVER` is one of overlay2, overlay, aufs, vfs")
+	flags.StringVar(&f.driver, "driver", "", "`DRIVER` is one of "+strings.Join(drivers.Names(), ", "))
 	flags.StringVar(&f.engine, "engine", "", "`ENGINE` is auto, native or userspace")
 	flags.StringArrayVar(&f.options, "driver-option", nil, "`NAME=VALUE` is an option of the driver; repeat it for more")
 	flags.StringArrayVar(&f.additional, "additional", nil, "the store in `DIR` is read too, and never changed; repeat it for more")

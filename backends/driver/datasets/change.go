@@ -142,6 +142,22 @@ func (d *Driver) Apply(ctx context.Context, id string, archive io.Reader, o tree
 	return done, d.fail("apply", id, err, "the layer holds a part of it; remove the layer")
 }
 
+// Write implements [driver.Writer].
+func (d *Driver) Write(ctx context.Context, id string, archive io.Reader, o tree.ApplyOptions) (tree.Applied, error) {
+	err := d.locked(func() error {
+		l, err := d.active(ctx, id)
+		if err == nil && l.Filled {
+			err = driver.ErrFilled
+		}
+		return err
+	})
+	var done tree.Applied
+	if err == nil {
+		done, err = d.apply(ctx, id, archive, o)
+	}
+	return done, d.fail("write", id, err, "the layer may hold a part of it; remove the layer")
+}
+
 // apply streams the archive to the server.
 func (d *Driver) apply(ctx context.Context, id string, archive io.Reader, o tree.ApplyOptions) (tree.Applied, error) {
 	r, w, err := os.Pipe()

@@ -22,7 +22,10 @@ type Driver struct {
 	pool   connections
 }
 
-var _ driver.Driver = (*Driver)(nil)
+var (
+	_ driver.Driver = (*Driver)(nil)
+	_ driver.Writer = (*Driver)(nil)
+)
 
 // format is the file lamina.json.
 type format struct {

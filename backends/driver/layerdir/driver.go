@@ -35,7 +35,6 @@ type Driver struct {
 	MountOptions []string // of every view
 	Size, Inodes int64    // limits of layers that have none of their own
 	HoldsMarks   bool     // committed layers hold overlay marks
-	NoOthers     string   // why other roots cannot be read
 }
 
 var (

@@ -13,9 +13,6 @@ import (
 // there: owners that are kept in xattrs need a driver that looks for them, and
 // overlay marks one that can read them and looks for no others.
 func (d *Driver) addOthers(roots []string) error {
-	if len(roots) > 0 && d.NoOthers != "" {
-		return fmt.Errorf("additional layers of %s are %w: %s", roots[0], driver.ErrUnsupported, d.NoOthers)
-	}
 	for _, root := range roots {
 		root, err := filepath.Abs(root)
 		if err != nil {
