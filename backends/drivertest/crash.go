@@ -43,7 +43,7 @@ func Main(m *testing.M, s Subject) {
 }
 
 // BeServer does not return in a process that was started to be a server: of a view by
-// [Servers], or of a pool by [PoolServer]. TestMain of tests that use them calls it
+// [Servers], or of a pool by [PoolCommand]. TestMain of tests that use them calls it
 // first.
 func BeServer() {
 	if daemon.InBackground() {
@@ -90,7 +90,7 @@ func (s Subject) act(args []string) error {
 		}
 	}
 	armed := false // opening sweeps, and has no steps of its own
-	d, err := s.Open(driver.Config{Root: args[1], Engine: driver.Engine(args[0]), Volatile: true, Servers: Servers, PoolServer: PoolServer, Step: func(name string) {
+	d, err := s.Open(driver.Config{Root: args[1], Engine: driver.Engine(args[0]), Volatile: true, Servers: Servers, PoolServer: PoolCommand, Step: func(name string) {
 		if armed {
 			step(name)
 		}

@@ -14,8 +14,9 @@ const poolArg = "drivertest-pool"
 // follow each other at once.
 const poolIdle = 2 * time.Second
 
-// PoolServer is the command line by which this program serves a pool in a directory.
-func PoolServer(dir string) []string { return []string{poolArg, dir} }
+// PoolCommand is the command line by which the binary of a test that has [Main] serves
+// a pool.
+func PoolCommand(dir string) []string { return []string{poolArg, dir} }
 
 func servePool(dir string) int {
 	err := poolserver.Serve(poolserver.Config{

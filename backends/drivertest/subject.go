@@ -75,7 +75,7 @@ func newBench(t *testing.T, s Subject, engine driver.Engine) *bench {
 }
 
 func (b *bench) open(root string, step func(string)) (driver.Driver, error) {
-	return b.subject.Open(driver.Config{Root: root, Engine: b.engine, Step: step, Volatile: !b.durable, Servers: Servers, PoolServer: PoolServer})
+	return b.subject.Open(driver.Config{Root: root, Engine: b.engine, Step: step, Volatile: !b.durable, Servers: Servers, PoolServer: PoolCommand})
 }
 
 // tempDir is t.TempDir, entered by everybody: views of other users lead there.

@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 
 func newStore(t testing.TB, driver string) *store.Store {
 	t.Helper()
-	s, err := store.Open(context.Background(), store.Config{Root: t.TempDir(), Driver: driver, Volatile: true, PoolServer: drivertest.PoolServer})
+	s, err := store.Open(context.Background(), store.Config{Root: t.TempDir(), Driver: driver, Volatile: true, PoolServer: drivertest.PoolCommand})
 	ok(t, err)
 	t.Cleanup(func() { s.Close() })
 	return s
