@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/backends/driver"
+	"github.com/laminafs/lamina/backends/driver/datasets"
+	"github.com/laminafs/lamina/fs/fusefs/control"
 )
 
 // Name is the driver's.
@@ -47,30 +49,30 @@ const (
 )
 
 // Open opens the directory of a devicemapper driver, starts its pool and sweeps what
-// crashes have left. The directory is made if its parent exists.
+// crashes have left. The directory is made if its parent exists, and what keeps its
+// layers is decided then.
 func Open(cfg driver.Config) (driver.Driver, error) {
 	set, err := parseOptions(cfg.Options)
 	if err != nil {
 		return nil, err
 	}
-	obstacles := []string(nil)
-	if cfg.Engine != driver.Userspace {
-		obstacles = nativeObstacles(set.dataDev == "" && set.thinPool == "")
-	}
-	choice, err := driver.Choose(cfg.Engine, obstacles...)
-	if err == nil && choice.Engine == driver.Userspace {
-		err = fmt.Errorf("the userspace engine of %s is %w", Name, driver.ErrUnsupported)
-	}
+	found, err := lookAt(cfg.Root)
 	if err != nil {
 		return nil, &driver.Error{Driver: Name, Op: "open", Cause: err}
 	}
-	choice.Fallback = false
+	choice, err := choose(cfg.Engine, &set, found)
+	if err != nil {
+		return nil, &driver.Error{Driver: Name, Op: "open", Cause: err}
+	}
+	if choice.Engine == driver.Userspace && set.backing == backingDataset {
+		return openDatasets(cfg, set, choice)
+	}
 	d := &volumes{choice: choice, set: set, steps: cfg.Step, volatile: cfg.Volatile}
 	if d.steps == nil {
 		d.steps = func(string) {}
 	}
 	if d.root, err = filepath.Abs(cfg.Root); err == nil {
-		err = d.open()
+		err = d.open(cfg.PoolServer)
 	}
 	if err != nil {
 		return nil, d.fail("open", "", err, "")
@@ -81,9 +83,86 @@ func Open(cfg driver.Config) (driver.Driver, error) {
 	return d, nil
 }
 
+// A found root is what keeps the layers of a directory that is there.
+type found struct {
+	engine  driver.Engine // "": there is none
+	backing string
+}
+
+func lookAt(root string) (f found, err error) {
+	is, made, err := datasets.IsRoot(root)
+	if err != nil || !made {
+		return f, err
+	}
+	if is {
+		return found{driver.Userspace, backingDataset}, nil
+	}
+	var of format
+	if err := readJSON(filepath.Join(root, formatFile), &of); err != nil {
+		return f, err
+	}
+	return found{of.Engine, backingLoop}, nil
+}
+
+// choose picks the engine, and in the settings what backs devices in userspace: what a
+// root has that is there, else the best that works here.
+func choose(want driver.Engine, set *settings, f found) (driver.Choice, error) {
+	var obstacles []string
+	switch {
+	case want == driver.Userspace:
+	case f.engine == driver.Userspace:
+		obstacles = []string{"the layers here were made by the userspace engine; lamina layer convert moves layers"}
+	default:
+		obstacles = nativeObstacles(set.dataDev == "" && set.thinPool == "")
+	}
+	choice, err := driver.Choose(want, obstacles...)
+	if err != nil {
+		return choice, err
+	}
+	choice.Fallback = false
+	if choice.Engine == driver.Native {
+		return choice, nil
+	}
+	if f.engine == driver.Native {
+		return choice, fmt.Errorf("the layers here were made by the native engine, and the userspace engine is %w for them: %s", driver.ErrUnsupported, choice.Why)
+	}
+	obstacle := loopObstacle()
+	switch {
+	case f.backing != "" && set.backing != "" && set.backing != f.backing:
+		return choice, fmt.Errorf("dm.backing=%s is %w here: the devices were made as %s", set.backing, driver.ErrUnsupported, f.backing)
+	case f.backing != "":
+		set.backing = f.backing
+	case set.backing == "" && obstacle == "":
+		set.backing = backingLoop
+	case set.backing == "":
+		set.backing = backingDataset
+		choice.Why += "; devices are datasets: " + obstacle
+	}
+	if set.backing == backingLoop && obstacle != "" {
+		return choice, fmt.Errorf("dm.backing=loop is %w: %s", driver.ErrUnsupported, obstacle)
+	}
+	return choice, nil
+}
+
+// loopObstacle says why devices cannot be loop devices with a filesystem of the
+// kernel's, "" when they can.
+func loopObstacle() string {
+	if unix.Geteuid() != 0 || control.InUserNamespace() {
+		return "the kernel mounts its filesystems for root only"
+	}
+	for _, path := range []string{"/dev/loop-control", "/dev/fuse"} {
+		if f, err := os.OpenFile(path, os.O_RDWR, 0); err != nil {
+			return fmt.Sprintf("no %v", err)
+		} else {
+			f.Close()
+		}
+	}
+	return filesystemObstacle(ext4)
+}
+
 // open makes the directory, or checks that it is one of this driver and engine, and
 // opens the pool.
-func (d *volumes) open() error {
+func (d *volumes) open(argv func(dir string) []string) error {
 	for _, dir := range []string{"", "tmp", "mounts", "mnt", "metadata", "devices"} {
 		if err := os.Mkdir(d.path(dir), 0o711); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
@@ -101,14 +180,16 @@ func (d *volumes) open() error {
 			return fmt.Errorf("%s: version %d, this program knows %d", d.path(formatFile), d.format.Version, version)
 		case d.format.Driver != Name:
 			return fmt.Errorf("%s holds the layers of driver %s", d.root, d.format.Driver)
-		case d.format.Engine != d.choice.Engine:
-			return fmt.Errorf("%s holds the layers of the %s engine, which keeps them in another way: the %s engine is %w there", d.root, d.format.Engine, d.choice.Engine, driver.ErrUnsupported)
 		}
-		pool, err := openThinPool(d.root, &d.set, d.format.BlockSize, isNew)
+		if d.choice.Engine == driver.Native {
+			d.pool, err = openThinPool(d.root, &d.set, d.format.BlockSize, isNew)
+		} else {
+			d.pool, err = openVolumePool(context.Background(), d.root, &d.set, argv)
+		}
 		if err != nil {
+			d.pool = nil // not one without a value
 			return err
 		}
-		d.pool = pool
 		if isNew {
 			return replaceJSON(d.path(formatFile), &d.format)
 		}
@@ -221,7 +302,7 @@ func (d *volumes) Close() error {
 	if d.pool == nil {
 		return nil
 	}
-	return d.fail("close", "", d.pool.close(), "")
+	return d.fail("close", "", d.locked(d.pool.close), "")
 }
 
 func (d *volumes) path(elem ...string) string {

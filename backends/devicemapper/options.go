@@ -23,7 +23,8 @@ type settings struct {
 	minFree                  int   // percent
 	deferRemove, deferDelete bool
 	xfsRetries               string
-	size                     int64 // of layers that have no size of their own
+	backing                  string // in the userspace engine; "": the best there is
+	size                     int64  // of layers that have no size of their own
 }
 
 const (
@@ -32,6 +33,12 @@ const (
 )
 
 const noLVM = "lamina leaves volume groups to LVM: make a thin pool with lvcreate --type thin-pool, extended by its thin_pool_autoextend settings, and give it as dm.thinpooldev"
+
+// What a device is in the userspace engine.
+const (
+	backingLoop    = "loop"
+	backingDataset = "dataset"
+)
 
 // knownOptions are listed as their users know them, behind "dm.".
 var knownOptions = []driver.Option{
@@ -51,6 +58,7 @@ var knownOptions = []driver.Option{
 	{Name: "use_deferred_deletion", Accepts: "true, false", Help: "a layer can be removed while something has it open still, and is deleted later, true"},
 	{Name: "xfs_nospace_max_retries", Accepts: "a number, -1 for ever", Help: "how often xfs tries again to write metadata when the pool is full"},
 	{Name: "size", Accepts: "bytes", Help: "size of each layer that has none of its own; that of the base device, or larger"},
+	{Name: "backing", Accepts: "loop, dataset", Help: "what a device is in the userspace engine: a loop device with a filesystem of the kernel's, for root, or a dataset of limited size; of a new root"},
 	{Name: "override_udev_sync_check", Accepts: "true, false", Help: "no effect: nothing here waits for udev"},
 	{Name: "libdm_log_level", Accepts: "a number", Help: "no effect: the library is not used"},
 	{Name: "directlvm_device", Refused: noLVM},
@@ -128,6 +136,11 @@ func (s *settings) take(name, value string) (err error) {
 		s.metadataDev = value
 	case "thinpooldev":
 		s.thinPool = strings.TrimPrefix(value, "/dev/mapper/")
+	case "backing":
+		s.backing = value
+		if value != backingLoop && value != backingDataset {
+			err = fmt.Errorf("%w: accepted are loop and dataset", driver.ErrUnsupported)
+		}
 	case "blkdiscard":
 		s.discard = new(bool)
 		*s.discard, err = parseBool(value)

@@ -3,7 +3,6 @@ package dm
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 	"unsafe"
@@ -130,11 +129,10 @@ func (c *Control) do(r request) (*answer, error) {
 		if a.Flags&flagBufferFull != 0 {
 			continue
 		}
-		end, start := min(int(a.DataSize), size), int(a.DataStart)
-		if start > end {
-			return nil, errors.New("the answer of device-mapper is not understood")
+		// An answer without data is said to end before the padding of the structure.
+		if end, start := min(int(a.DataSize), size), int(a.DataStart); start < end {
+			a.data = buf[start:end]
 		}
-		a.data = buf[start:end]
 		return a, nil
 	}
 }

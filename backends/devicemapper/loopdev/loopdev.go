@@ -143,3 +143,36 @@ func WaitFree(file string, patience time.Duration) error {
 		}
 	}
 }
+
+// Join opens a device that is over a file already. ENXIO tells that it no longer is.
+func Join(node, file string) (*Loop, error) {
+	f, err := os.OpenFile(node, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	l := &Loop{f: f}
+	if l.rdev, err = l.over(file); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("loop device %s over %s: %w", node, file, err)
+	}
+	return l, nil
+}
+
+// over checks that an open device is over a file, and returns its number.
+func (l *Loop) over(file string) (rdev uint64, err error) {
+	var want, dev unix.Stat_t
+	if err := unix.Stat(file, &want); err != nil {
+		return 0, err
+	}
+	if err := unix.Fstat(int(l.f.Fd()), &dev); err != nil {
+		return 0, err
+	}
+	info, err := unix.IoctlLoopGetStatus64(int(l.f.Fd()))
+	if err != nil {
+		return 0, err
+	}
+	if info.Inode != want.Ino || info.Device != want.Dev {
+		return 0, unix.ENXIO
+	}
+	return dev.Rdev, nil
+}
