@@ -52,7 +52,11 @@ pool-long: ## the same, with the numbers of a long run: days
 	CGO_ENABLED=1 LAMINA_STRESS_SECONDS=600 $(POOL) -race -run '^Test(ManyAtOnce|VolumesAreWhatTheir|VolumesOf)' ./blockpool
 
 driver-test: ## the storage drivers with every engine: as root, as an ordinary user, as root of a user namespace (root; minutes)
-	LAMINA_DRIVERTEST_OTHERS=1 $(GO) test -count=1 -timeout 30m -v -run '^Test(Conformance|ConformanceOnBtrfs|NativeWithADoubleOfZFS|OtherUsers)$$' ./backends/overlay2 ./backends/overlay ./backends/aufs ./backends/btrfs ./backends/zfs ./backends/vfs
+	LAMINA_DRIVERTEST_OTHERS=1 $(GO) test -count=1 -timeout 30m -v -run '^Test(Conformance.*|NativeWithADoubleOfZFS|OtherUsers)$$' ./backends/overlay2 ./backends/overlay ./backends/aufs ./backends/devicemapper ./backends/btrfs ./backends/zfs ./backends/vfs
+
+VM_TESTS = dm,zfs,nbd
+vm-test: ## what needs a kernel with device-mapper, zfs or NBD, in one of Debian under qemu (minutes; packages are kept in /var/tmp/lamina-vm; zfs is compiled once, a quarter of an hour; VM_TESTS=dm,nbd for some)
+	$(GO) run ./integration/vm --tests $(VM_TESTS)
 
 arrows: ## check that packages import only what the design allows
 	$(GO) test -run TestArrows ./integration/arrows
@@ -79,4 +83,4 @@ fuzz: ## each fuzz target for a little while
 clean: ## remove what was built
 	rm -rf $(BIN)
 
-.PHONY: help build install demo test race driver-test pool-test pool-long root-test arrows bench bench-rootless bench-quick bench-pool bench-datasets fuzz clean
+.PHONY: help build install demo test race driver-test vm-test pool-test pool-long root-test arrows bench bench-rootless bench-quick bench-pool bench-datasets fuzz clean

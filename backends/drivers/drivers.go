@@ -7,6 +7,7 @@ import (
 
 	"github.com/laminafs/lamina/backends/aufs"
 	"github.com/laminafs/lamina/backends/btrfs"
+	"github.com/laminafs/lamina/backends/devicemapper"
 	"github.com/laminafs/lamina/backends/driver"
 	"github.com/laminafs/lamina/backends/overlay"
 	"github.com/laminafs/lamina/backends/overlay2"
@@ -27,6 +28,7 @@ var table = []struct {
 	{"overlay2", overlay2.Open, ""},
 	{"overlay", overlay.Open, "its trees are made of hard links, which cannot reach into another store"},
 	{"aufs", aufs.Open, ""},
+	{"devicemapper", devicemapper.Open, "a layer is a snapshot of its parent, which must be in the same pool"},
 	{"btrfs", btrfs.Open, "a layer is a snapshot of its parent, which must be in the same filesystem or pool"},
 	{"zfs", zfs.Open, "a layer is a clone of its parent, which must be in the same pool"},
 	{"vfs", vfs.Open, ""},

@@ -283,6 +283,7 @@ func (k *kernelPool) stop() {
 		return
 	}
 	k.hasEnded = true
+	k.t.Log(ok(k.t, "dmsetup", "status", k.name))
 	for name := range k.thins {
 		k.remove(name)
 	}
