@@ -313,6 +313,8 @@ func TestFlagsOfChattr(t *testing.T) {
 	m.must(m.create("f", "0123"))
 	m.must(m.mkdir("d"))
 	m.must(m.create("d/x", ""))
+	m.must(m.mkdir("d/full"))
+	m.must(m.create("d/full/x", ""))
 	flag := func(path string, flags uint32) {
 		t.Helper()
 		m.must(m.on(path, func(n *dataset.Node) error { return m.SetFlags(n, flags) }))
@@ -341,6 +343,7 @@ func TestFlagsOfChattr(t *testing.T) {
 	flag("d", immutable)
 	m.want(unix.EPERM, m.create("d/y", ""))
 	m.want(unix.EPERM, m.unlink("d/x"))
+	m.want(unix.EPERM, m.rmdir("d/full")) // not what else is in the way
 	m.want(unix.EPERM, m.rename("d/x", "y", 0))
 	m.want(unix.EPERM, m.rename("f", "d/y", 0))
 	flag("d", appendOnly)

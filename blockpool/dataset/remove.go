@@ -38,7 +38,8 @@ func (n *Node) emptyLocked() error {
 	return err
 }
 
-// remove takes a name away, if allowed says so.
+// remove takes a name away, if the flags of chattr(1) and then allowed say so: what may
+// not go says that, and not what else is in the way (may_delete in fs/namei.c).
 func (fs *FS) remove(p *Node, name string, allowed func(n *Node) error) error {
 	if err := fs.mayChangeNames(p, name); err != nil {
 		return err
@@ -56,10 +57,10 @@ func (fs *FS) remove(p *Node, name string, allowed func(n *Node) error) error {
 		if err := n.checkAgainst(p, at.entry); err != nil {
 			return err
 		}
-		if err := allowed(n); err != nil {
+		if err := mayGo(p, n); err != nil {
 			return err
 		}
-		if err := mayGo(p, n); err != nil {
+		if err := allowed(n); err != nil {
 			return err
 		}
 		s := p.view.step()
