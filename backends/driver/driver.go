@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/laminafs/lamina/backends/tree"
+	"github.com/laminafs/lamina/fs/mountopt"
 )
 
 // A Driver keeps layers. Its methods may be called side by side, and by several
@@ -73,6 +74,13 @@ type Writer interface {
 	// Write does to a new active layer what [Driver.Apply] does. A crash leaves the
 	// layer with a part of the archive, and nothing tells: who wrote removes it.
 	Write(ctx context.Context, id string, archive io.Reader, o tree.ApplyOptions) (tree.Applied, error)
+}
+
+// A Stacker keeps layers as directories that can be merged as they are.
+type Stacker interface {
+	// Stack returns the options of a mount that shows a layer, each layer of its
+	// stack being a directory; false for one that is not kept so.
+	Stack(id string) (o mountopt.Options, whole bool, err error)
 }
 
 // CreateOptions are the wishes for a new layer.

@@ -8,20 +8,25 @@
 //	image.tar, oci/        an image         docker-archive, oci-archive, OCI layout
 //	layer.tar.gz                            one tar archive
 //	docker-archive:FILE:REF and the like    the same, said outright
+//	debian, image:debian   the layer store  an image, with the history of its layers
+//	work, layer:work       the layer store  a layer and what it is built on
+//	tank/home@monday       a pool           what each snapshot of a dataset has changed
 //	STACK#3  STACK#2-4                      layers 1 to 3, or 2 to 4, from the bottom
 //
-// [Open] asks the sources of a table in turn whether the text is theirs; the
-// stores of images, datasets and snapshots take a line each there. Nothing is
-// mounted or unpacked.
+// [Open] asks the sources of a table in turn whether the text is theirs. Nothing is
+// mounted; what is no directory is unpacked to files without names at most.
 package stacks
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"regexp"
 	"strconv"
 	"strings"
 
+	"github.com/laminafs/lamina/backends/poolserver"
+	"github.com/laminafs/lamina/backends/store"
 	"github.com/laminafs/lamina/fs/inspect"
 )
 
@@ -31,6 +36,11 @@ type Options struct {
 	Progress func(what string, done, total int64)
 	// TempDir takes what archives are unpacked to when data is read.
 	TempDir string
+	// Store opens the layer store, nil for none.
+	Store func() (*store.Store, error)
+	// Pool connects to the server of the pool of a dataset or snapshot, and returns
+	// its name within the pool; nil for none.
+	Pool func(ctx context.Context, full string) (c *poolserver.Client, name string, err error)
 }
 
 // A source knows one kind of stack. It returns nil, nil for text that is not its
@@ -51,6 +61,9 @@ var sources = []source{
 	{"oci-archive:", nil, openArchive},
 	{"tar:", nil, openTar},
 	{"archive:", isFile, openArchive},
+	{"image:", nil, openStoreImage},
+	{"layer:", nil, openStoreLayer},
+	{"dataset:", nil, openDataset},
 }
 
 var rangeSuffix = regexp.MustCompile(`#([0-9]+)(-([0-9]+))?$`)
@@ -73,7 +86,10 @@ func Open(text string, o Options) (*inspect.Stack, error) {
 		}
 	}
 	if _, err := os.Stat(text); err != nil {
-		return nil, fmt.Errorf("%q is no stack: %w; a stack is a mount, a directory, an image or tar archive, or lowerdir=A:B", text, err)
+		if s, err := openKept(text, &o); s != nil || err != nil {
+			return s, err
+		}
+		return nil, fmt.Errorf("%q is no stack: %w, and no image, layer or dataset is called so; a stack is a mount, a directory, an image or tar archive, lowerdir=A:B, image:NAME, layer:NAME or dataset:POOL/NAME", text, err)
 	}
 	return nil, fmt.Errorf("%q is neither a directory nor a file", text)
 }

@@ -111,6 +111,12 @@ func configError(path string, err error) error {
 	return fmt.Errorf("configuration %s: %w", path, err)
 }
 
+// Exists reports whether the store has been made.
+func (c *Config) Exists() bool {
+	_, err := os.Stat(filepath.Join(c.Root, storeFile))
+	return err == nil || len(c.Additional) > 0
+}
+
 func (c *Config) fill() (err error) {
 	if c.Root == "" {
 		if c.Root, err = DefaultRoot(); err != nil {

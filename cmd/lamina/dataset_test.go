@@ -268,6 +268,15 @@ func TestDatasetFromBeginningToEnd(t *testing.T) {
 	must(os.Rename(filepath.Join(x, "d/moved"), filepath.Join(x, "moved here")))
 	must(os.Remove(filepath.Join(x, "gone")))
 	must(os.Symlink("same", filepath.Join(x, "link")))
+	s.ok("dataset", "snapshot", "tank/home@tuesday")
+	if got := s.ok("inspect", "log", "tank/home", "gone"); !strings.Contains(got, "layer 2 tank/home@tuesday\n  D  /gone") || !strings.Contains(got, "layer 1 tank/home@monday\n  A  /gone") {
+		t.Errorf("the history of a file through the snapshots: %s", got)
+	}
+	if got := s.ok("inspect", "cat", "dataset:tank/home@monday", "changed"); got != "1" {
+		t.Errorf("the file as it was on monday: %q", got)
+	}
+	s.fails(exitFailure, "it has no snapshot sunday", "inspect", "tree", "tank/home@sunday")
+	s.ok("dataset", "destroy", "tank/home@tuesday")
 	s.shows(`M	/	DIR/x/
 M	F	DIR/x/changed
 M	/	DIR/x/d

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,7 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/laminafs/lamina/backends/poolserver"
 	"github.com/laminafs/lamina/backends/stacks"
+	"github.com/laminafs/lamina/backends/store"
 	"github.com/laminafs/lamina/fs/inspect"
 	"github.com/laminafs/lamina/fs/inspect/safename"
 )
@@ -18,8 +21,10 @@ import (
 const stackHelp = `STACK is what has layers: where a union is mounted, a directory (one layer), an
 image (docker-archive, oci-archive, OCI layout), a tar archive, or directories as
 for a mount: lowerdir=app:base,upperdir=changes. It can be left out when --lower,
---upper or -o name directories, as for lamina mount. STACK#3 are its layers 1 to 3
-from the bottom, STACK#2-3 the layers 2 to 3. Nothing is mounted or unpacked.`
+--upper or -o name directories, as for lamina mount. An image or a layer of the layer
+store is one by its name, or as image:NAME or layer:NAME; a dataset POOL/NAME is what
+each of its snapshots has changed. STACK#3 are its layers 1 to 3 from the bottom,
+STACK#2-3 the layers 2 to 3. Nothing is mounted.`
 
 // stackFlags name a stack by directories.
 type stackFlags struct{ mountFlags }
@@ -64,11 +69,35 @@ func (f *stackFlags) open(cmd *cobra.Command, args []string) (*inspect.Stack, []
 func openStack(text string) (*inspect.Stack, error) {
 	p := newMeter("read")
 	defer p.end()
-	return stacks.Open(text, stacks.Options{Progress: func(what string, done, total int64) {
+	return stacks.Open(text, stacks.Options{Store: existingStore, Pool: datasetPool, Progress: func(what string, done, total int64) {
 		p.show(func() string {
 			return fmt.Sprintf("read %s  %d%%  %s of %s", safename.Terminal(what), done*100/max(total, 1), bytesText(uint64(done)), bytesText(uint64(total)))
 		})
 	}})
+}
+
+// existingStore opens the store that lamina.toml names, if it has been made.
+func existingStore() (*store.Store, error) {
+	var f storeFlags
+	c, err := f.config()
+	if err != nil {
+		return nil, err
+	}
+	if !c.Exists() {
+		return nil, fmt.Errorf("there is no layer store in %s", c.Root)
+	}
+	return store.Open(context.Background(), c)
+}
+
+// datasetPool connects to the pool of a dataset.
+func datasetPool(ctx context.Context, full string) (*poolserver.Client, string, error) {
+	pool, name, err := splitDataset(full)
+	if err != nil {
+		return nil, "", err
+	}
+	f := poolFlags{root: os.Getenv("LAMINA_POOL_ROOT")}
+	c, err := f.connect(ctx, pool)
+	return c, name, err
 }
 
 // A meter shows on a terminal what long work is at, after half a second.

@@ -143,3 +143,46 @@ func TestStoreCommandsSayWhatIsWrong(t *testing.T) {
 		}
 	}
 }
+
+// Whatever a driver makes of layers, one can look into images and containers by name.
+func TestInspectLooksIntoTheStore(t *testing.T) {
+	newPoolStage(t) // for the servers of drivers that have a pool
+	archive := rootfs(t)
+	dir := t.TempDir()
+	config := filepath.Join(dir, "lamina.toml")
+	t.Setenv("LAMINA_CONFIG", config)
+	for _, driver := range []string{"overlay2", "aufs", "overlay", "vfs", "btrfs"} {
+		t.Run(driver, func(t *testing.T) {
+			run := func(args ...string) string {
+				t.Helper()
+				r := lamina(t, args...)
+				if r.status != exitOK {
+					t.Fatalf("lamina %q: status %d: %s%s", args, r.status, r.stdout, r.stderr)
+				}
+				return r.stdout
+			}
+			if err := os.WriteFile(config, []byte("root = \""+dir+"/store\"\ndriver = \""+driver+"\"\nengine = \"userspace\"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if r := lamina(t, "inspect", "tree", "image:base"); r.status != exitFailure {
+				t.Fatalf("what is not there: status %d: %s", r.status, r.stdout)
+			}
+			run("image", "load", "--name", "base", archive)
+			run("layer", "create", "--image", "base", "made")
+			run("layer", "commit", "made")
+			run("layer", "create", "--parent", "made", "work")
+			if got := run("inspect", "which", "work", "/etc/motd"); !strings.Contains(got, "/etc/motd comes from layer 1 ") {
+				t.Errorf("which: %s", got)
+			}
+			if got := run("inspect", "cat", "image:base", "etc/motd"); got != "hello" {
+				t.Errorf("cat: %q", got)
+			}
+			if got := run("inspect", "which", "base", "/etc/motd"); !strings.Contains(got, "1 ") {
+				t.Errorf("which: %s", got)
+			}
+			if r := lamina(t, "inspect", "diff", "base", "layer:work"); r.status != exitOK || r.stdout != "" {
+				t.Errorf("diff of what is the same: status %d: %s%s", r.status, r.stdout, r.stderr)
+			}
+		})
+	}
+}

@@ -38,8 +38,9 @@ type Driver struct {
 }
 
 var (
-	_ driver.Driver = (*Driver)(nil)
-	_ driver.Writer = (*Driver)(nil)
+	_ driver.Driver  = (*Driver)(nil)
+	_ driver.Writer  = (*Driver)(nil)
+	_ driver.Stacker = (*Driver)(nil)
 )
 
 // format is the file lamina.json. What is decided when the directory is made

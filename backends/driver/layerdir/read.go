@@ -8,6 +8,7 @@ import (
 	"github.com/laminafs/lamina/backends/tree"
 	"github.com/laminafs/lamina/fs/layer"
 	"github.com/laminafs/lamina/fs/layer/override"
+	"github.com/laminafs/lamina/fs/mountopt"
 )
 
 // View opens the content of a layer.
@@ -22,6 +23,21 @@ func (d *Driver) View(id string) (*tree.View, error) {
 	}
 	v, err := d.view(append([]string{s.Top.Path}, s.Lowers...))
 	return v, d.fail("read", id, err, "")
+}
+
+// Stack implements [driver.Stacker].
+func (d *Driver) Stack(id string) (o mountopt.Options, whole bool, err error) {
+	l, err := d.record(id)
+	if err != nil {
+		return o, false, d.fail("read", id, err, "")
+	}
+	s, err := d.kind.Stack(d, l)
+	if err != nil || len(s.Lowers) != len(l.Parents) {
+		return o, false, d.fail("read", id, err, "")
+	}
+	o, err = d.unionOptions(l, &s, true, nil)
+	o.Lower = append([]string{s.Top.Path}, s.Lowers...)
+	return o, true, d.fail("read", id, err, "")
 }
 
 // view merges directories, the top first.
