@@ -101,8 +101,9 @@ func (c Compression) pack(b []byte) []byte {
 	switch c.codec() {
 	case format.LZ4:
 		dst := make([]byte, most)
-		var z lz4.Compressor
+		z := lz4Compressors.Get().(*lz4.Compressor)
 		n, err := z.CompressBlock(b, dst)
+		lz4Compressors.Put(z)
 		if err != nil || n == 0 {
 			return nil // it does not fit
 		}
@@ -115,6 +116,10 @@ func (c Compression) pack(b []byte) []byte {
 		return dst
 	}
 }
+
+// lz4Compressors are kept, as each has a table of 256K that would have to be made, and
+// cleared, for each record.
+var lz4Compressors = sync.Pool{New: func() any { return new(lz4.Compressor) }}
 
 // zstdEncoders are made when they are first needed: one for each of the speeds that
 // the library has.
