@@ -82,7 +82,7 @@ func (d *Driver) snapshot(id string) string { return d.dataset(id) + "@" + commi
 
 // limits returns the properties that bound a clone of from.
 func (d *Driver) limits(ctx context.Context, from string, size, inodes int64) (map[string]string, error) {
-	list, err := Ask(ctx, d, poolserver.DatasetGet, poolserver.GetDatasets{Names: []string{from}, Properties: []string{"referenced", "objects"}})
+	list, err := query(ctx, d, poolserver.DatasetGet, poolserver.GetDatasets{Names: []string{from}, Properties: []string{"referenced", "objects"}})
 	if err != nil {
 		return nil, err
 	}

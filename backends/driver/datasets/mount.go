@@ -183,7 +183,7 @@ func (d *Driver) Mounts(id string) ([]string, error) {
 
 // mounts asks the server, which is the one that mounts.
 func (d *Driver) mounts(ctx context.Context, id string) (at []string, err error) {
-	list, err := Ask(ctx, d, poolserver.DatasetMounts, poolserver.None{})
+	list, err := query(ctx, d, poolserver.DatasetMounts, poolserver.None{})
 	for _, m := range list {
 		if !m.Private && (m.Dataset == d.dataset(id) || m.Dataset == d.snapshot(id)) {
 			at = append(at, m.Target)

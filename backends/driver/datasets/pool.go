@@ -71,6 +71,16 @@ func Ask[A, R any](ctx context.Context, d *Driver, op poolserver.Op[A, R], args 
 	return ask(ctx, d, op, args, nil, files...)
 }
 
+// query is Ask for what changes nothing: when the server dies meanwhile the next one is
+// asked.
+func query[A, R any](ctx context.Context, d *Driver, op poolserver.Op[A, R], args A) (R, error) {
+	result, err := Ask(ctx, d, op, args)
+	if errors.Is(err, poolserver.ErrServerGone) {
+		return Ask(ctx, d, op, args)
+	}
+	return result, err
+}
+
 func ask[A, R any](ctx context.Context, d *Driver, op poolserver.Op[A, R], args A, progress func(poolserver.Progress), files ...*os.File) (result R, err error) {
 	client, err := d.pool.connect(ctx)
 	if err != nil {

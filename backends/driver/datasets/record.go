@@ -48,7 +48,7 @@ func (d *Driver) record(ctx context.Context, id string) (*driver.Layer, error) {
 	if err := checkID(id); err != nil {
 		return nil, err
 	}
-	list, err := Ask(ctx, d, poolserver.DatasetGet, poolserver.GetDatasets{Names: []string{d.dataset(id)}, Depth: 1, Properties: properties})
+	list, err := query(ctx, d, poolserver.DatasetGet, poolserver.GetDatasets{Names: []string{d.dataset(id)}, Depth: 1, Properties: properties})
 	if errors.Is(err, unix.ENOENT) {
 		return nil, driver.ErrNotFound
 	}
@@ -67,7 +67,7 @@ func (d *Driver) record(ctx context.Context, id string) (*driver.Layer, error) {
 
 // records returns all layers, with all their parents.
 func (d *Driver) records(ctx context.Context) (map[string]*driver.Layer, error) {
-	list, err := Ask(ctx, d, poolserver.DatasetGet, poolserver.GetDatasets{Names: []string{d.kind.Below}, Depth: 2, Properties: properties})
+	list, err := query(ctx, d, poolserver.DatasetGet, poolserver.GetDatasets{Names: []string{d.kind.Below}, Depth: 2, Properties: properties})
 	if err != nil {
 		return nil, err
 	}
