@@ -370,6 +370,9 @@ func (p *Pool) continueMoves() {
 		if len(errs) == 0 && p.hasShadows() {
 			errs = append(errs, p.dropShadows(ctx)) // of a move that was given up
 		}
+		if p.converting() && context.Cause(ctx) == nil {
+			errs = append(errs, p.convert(ctx))
+		}
 		return errors.Join(append(errs, p.resilverAll(ctx))...)
 	})
 }

@@ -41,7 +41,8 @@ type Config struct {
 	Hook         string        // program that the pool's server runs for each event
 	Discard      bool          // give freed space back to files and devices
 
-	datasets bool // there are datasets or properties, or were: who does not know them must not open the pool
+	converted bool // data was given another profile: leaves may be longer than most
+	datasets  bool // there are datasets or properties, or were: who does not know them must not open the pool
 }
 
 // A FullPolicy says what a write does that finds the pool full.

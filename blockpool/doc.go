@@ -68,9 +68,11 @@
 //
 // # Long work
 //
-// A scrub, a device that leaves, is replaced or returns: each visits all records
-// in small steps (tour.go) beside everything else. Chunks move by way of shadows
-// (move.go). What the end of the process interrupts goes on when the pool is
+// A scrub, a device that leaves, is replaced or returns, data that gets another
+// profile: each visits all records in small steps (tour.go) beside everything else.
+// Chunks move by way of shadows (move.go); what takes other sectors under another
+// profile is copied, and the leaves that name it are changed where they are
+// (relocate.go). What the end of the process interrupts goes on when the pool is
 // opened.
 //
 // # Locks
@@ -83,6 +85,7 @@
 //	Pool.view             shared: a reader takes dirty state, root and epoch together
 //	volume.mu             dirty records of one volume
 //	tour.mu, scrub.mu, tours.mu, jobs.mu, moves.mu   of long work
+//	relocation.mu, conversion.mu
 //	catalogue.mu                  before hierarchy.mu, which guards sums in memory
 //	hierarchy.mu, space.mu, devices.mu, discards.mu, events.mu, readShard.mu   leaves
 //

@@ -310,7 +310,7 @@ func configAttrs(c *Config) []attr {
 		word("when-full", &c.WhenFull, FullPolicy.String, ParseFullPolicy),
 		word("queue-timeout", &c.QueueTimeout, time.Duration.String, time.ParseDuration),
 		num("low-water", &c.LowWater), num("min-free", &c.MinFree), str("hook", &c.Hook), boolAttr("discard", &c.Discard),
-		boolAttr("datasets", &c.datasets),
+		boolAttr("datasets", &c.datasets), boolAttr("converted", &c.converted),
 	}
 }
 

@@ -1,6 +1,7 @@
 package blockpool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ const moveBatch = 64
 type shift struct {
 	chunk  *chunk // with the shadow
 	column int
+	widens bool // the shadow becomes another column, of a mirror
 }
 
 // vacate moves everything that a device holds to others: to heir if it is not
@@ -56,7 +58,7 @@ func (p *Pool) vacate(ctx context.Context, d, heir *device, strict bool) (lost u
 			}
 			continue // with chunks that came up to then
 		}
-		n, err := p.shift(ctx, shifts, strict)
+		n, err := p.shift(ctx, shifts, strict, &pace{})
 		lost += n
 		if err != nil {
 			return lost, errors.Join(err, p.dropShadows(ctx))
@@ -76,17 +78,14 @@ func (p *Pool) castShadows(ctx context.Context, d, heir *device) (shifts []shift
 		isEmpty := func(c *chunk) bool { return slices.Contains(empty, c) }
 		current := slices.DeleteFunc(p.space.all(), isEmpty)
 		shifts, err = planMoves(d, p.targets(heir), current, slices.DeleteFunc(s.allChunks(), isEmpty), moveBatch)
-		for _, c := range empty {
-			if err == nil && (c.column(d.id) >= 0 || overlaps(c, shifts)) {
-				removed = true
-				err = s.removeChunk(c)
-			} else {
-				p.space.freeze(c, false)
-			}
-		}
 		if err != nil {
+			shifts = nil
+		}
+		n, clearErr := s.clear(empty, func(c *chunk) bool { return err == nil && c.column(d.id) >= 0 || overlaps(c, shifts) })
+		if err = cmp.Or(err, clearErr); err != nil {
 			return err
 		}
+		removed = n > 0
 		for _, sh := range shifts {
 			s.moveChunk(sh.chunk)
 		}
@@ -135,6 +134,20 @@ func (p *Pool) freezeEmpty() (empty []*chunk) {
 	return empty
 }
 
+// clear removes those of the chunks that freezeEmpty has returned whose place is
+// needed, and lets records into the others again.
+func (s *pass) clear(empty []*chunk, needed func(*chunk) bool) (removed int, err error) {
+	for _, c := range empty {
+		if err == nil && needed(c) {
+			removed++
+			err = s.removeChunk(c)
+		} else {
+			s.p.space.freeze(c, false)
+		}
+	}
+	return removed, err
+}
+
 // empty reports whether nothing of a chunk is in use, nor was a moment ago.
 func (c *chunk) empty() bool { return c.Class != format.Log && int64(c.free.Free()) == c.Sectors }
 
@@ -172,7 +185,7 @@ func planMoves(from *device, targets []*device, chunks, taken []*chunk, most int
 			}
 			moved.Columns[i].Shadow = place
 		}
-		shifts = append(shifts, shift{moved, i})
+		shifts = append(shifts, shift{chunk: moved, column: i})
 	}
 	return shifts, nil
 }
@@ -225,14 +238,14 @@ func (c *chunk) column(device uint32) int {
 }
 
 // shift fills shadows and makes them the columns.
-func (p *Pool) shift(ctx context.Context, shifts []shift, strict bool) (lost uint64, err error) {
+func (p *Pool) shift(ctx context.Context, shifts []shift, strict bool, pace *pace) (lost uint64, err error) {
 	faults := p.faultCounts(shifts)
 	txg, err := p.settle(ctx)
 	if err != nil {
 		return 0, err
 	}
 	// Crash up to the flip: the shadows are filled anew.
-	if lost, err = p.fillShadows(ctx, txg, shifts); err != nil {
+	if lost, err = p.fillShadows(ctx, txg, shifts, pace); err != nil {
 		return lost, err
 	}
 	if lost > 0 && strict {
@@ -270,7 +283,7 @@ func (p *Pool) settle(ctx context.Context) (txg uint64, err error) {
 }
 
 // fillShadows writes what was committed up to a txg to the shadows.
-func (p *Pool) fillShadows(ctx context.Context, txg uint64, shifts []shift) (lost uint64, err error) {
+func (p *Pool) fillShadows(ctx context.Context, txg uint64, shifts []shift, pace *pace) (lost uint64, err error) {
 	columns := map[format.Addr]int{}
 	for _, sh := range shifts {
 		columns[sh.chunk.Base] = sh.column
@@ -281,10 +294,14 @@ func (p *Pool) fillShadows(ctx context.Context, txg uint64, shifts []shift) (los
 		}
 	}
 	return p.rebuild(ctx, txg, func(c *chunk, rec format.Record, f func(column int) error) error {
-		if i, ok := columns[c.Base]; ok {
-			return f(i)
+		i, ok := columns[c.Base]
+		if !ok {
+			return nil
 		}
-		return nil
+		if err := pace.pay(ctx, int64(rec.Size)); err != nil {
+			return err
+		}
+		return f(i)
 	})
 }
 
@@ -331,9 +348,9 @@ func (s *pass) flip(shifts []shift, faults map[uint32]uint64) error {
 	}
 	for _, sh := range shifts {
 		c := &chunk{Chunk: sh.chunk.Chunk, free: sh.chunk.free}
-		c.Columns = slices.Clone(c.Columns)
-		shadow := c.Columns[sh.column].Shadow
-		c.Columns[sh.column] = raid.Column{Device: shadow.Device, Start: shadow.Start}
+		if c.Columns = sh.asColumns(); sh.widens {
+			c.Profile = Mirror
+		}
 		s.moveChunk(c)
 	}
 	return nil

@@ -29,6 +29,10 @@ var deviceWork = []struct {
 		}
 		return b.ReplaceDevice(ctx, "/disk1", DeviceSpec{Path: "/new", Size: minDeviceSize}, false)
 	}},
+	{"convert, single to mirror", Single, 2, convertTo(Mirror)},
+	{"convert, mirror to single", Mirror, 2, convertTo(Single)},
+	{"convert, mirror to raidz1", Mirror, 3, convertTo(RaidZ1)},
+	{"convert, raidz1 to raidz2 and to single", RaidZ1, 4, convertTo(RaidZ2, Single)},
 	{"pull and attach, mirror", Mirror, 2, func(b *bench) error {
 		for i := range 3 {
 			id := raid.DeviceID(1 + i%2)
@@ -47,11 +51,34 @@ var deviceWork = []struct {
 	}},
 }
 
+// convertTo returns what converts a pool to one profile after the other, and pauses
+// each time on the way.
+func convertTo(profiles ...Profile) func(*bench) error {
+	return func(b *bench) error {
+		for _, profile := range profiles {
+			go func() {
+				time.Sleep(10 * time.Millisecond)
+				b.PauseConvert()
+			}()
+			if err := b.Convert(ctx, profile, ConvertOptions{}); err != nil {
+				return err
+			}
+			if b.ConvertStatus().State != ConvertPaused {
+				continue
+			}
+			if err := b.Convert(ctx, profile, ConvertOptions{Resume: true}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
 // settled waits until what the crash interrupted has been gone on with, and tells
 // whether each copy of everything is right then.
 func settled(p *Pool) error {
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		busy := p.hasShadows()
+		busy := p.hasShadows() || p.converting()
 		for _, d := range p.devices.all() {
 			st := d.state.Load()
 			busy = busy || st.leaving || st.heirOf != 0 || st.away != 0 && d.dev != nil

@@ -15,15 +15,18 @@ const (
 	MoveRemove   = "remove"   // a device is emptied to leave
 	MoveReplace  = "replace"  // another takes its place
 	MoveResilver = "resilver" // a device that was away gets what it has missed
+	MoveConvert  = "convert"  // data gets another profile
 )
 
-// MoveStatus tells of a device that is being removed, replaced or resilvered, or
-// of the last one that was. Sizes are in bytes of records.
+// MoveStatus tells of a device that is being removed, replaced or resilvered, or of
+// data that is being converted, or of the last that was. Sizes are in bytes of
+// records.
 type MoveStatus struct {
 	Kind    string `json:"kind"`
 	Running bool   `json:"running"`
 	Device  string `json:"device,omitempty"`
-	Heir    string `json:"heir,omitempty"` // what takes its place
+	Heir    string `json:"heir,omitempty"`    // what takes its place
+	Profile string `json:"profile,omitempty"` // what data is converted to
 	Progress
 	Ended time.Time `json:"ended,omitzero"`
 	Lost  uint64    `json:"lost_records"` // that could not be read any more
@@ -56,7 +59,7 @@ func (p *Pool) MoveStatus() MoveStatus {
 	return st
 }
 
-// StopMove ends the removal, replacement or resilver that is under way, and
+// StopMove ends the removal, replacement, resilver or conversion that is under way, and
 // returns when it has ended. What was moved so far stays where it is now, and the
 // device stays in the pool; one that is resilvered goes on when it is attached or
 // the pool is opened again. Without a move it does nothing.

@@ -58,7 +58,7 @@ func (b *bench) logApart() *chunk {
 		}
 		return err
 	}}))
-	_, err := b.shift(ctx, shifts, true)
+	_, err := b.shift(ctx, shifts, true, &pace{})
 	b.must(err)
 	return b.logArea.chunk.Load()
 }
@@ -252,4 +252,3 @@ func TestANewLogTakesThePlaceOfChunksThatHoldNothing(t *testing.T) {
 	}
 	b.must(recountAll(b.Pool, false))
 }
-

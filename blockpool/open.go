@@ -179,6 +179,9 @@ func (p *Pool) load(view *meta.View, o *OpenOptions) error {
 	if err := p.loadScrub(view); err != nil {
 		return err
 	}
+	if err := p.loadConvert(view); err != nil {
+		return err
+	}
 	return p.dead.load(view)
 }
 

@@ -39,8 +39,11 @@ type Pool struct {
 	tours     tours
 	jobs      jobs
 	scrub     scrub
-	moves     moves
-	discards  discards
+
+	conversion conversion
+	relocating atomic.Pointer[relocation] // records of chunks that are emptied, or nil
+	moves      moves
+	discards   discards
 
 	locks   recordLocks
 	buffers buffers
@@ -131,20 +134,19 @@ func (p *Pool) GUID() GUID { return p.guid }
 func (p *Pool) Config() Config { return *p.config.Load() }
 
 // SetConfig changes what may change of the configuration of a pool that exists:
-// all but its name, profiles of data, chunk size. A profile is that of chunks
-// made from now on.
+// all but its name, chunk size, and profiles, which [Pool.Convert] and replicas change.
 func (p *Pool) SetConfig(ctx context.Context, change func(*Config)) error {
 	return p.do(ctx, &task{run: func(s *pass) error {
 		c := s.config()
 		old := c
 		change(&c)
 		c = c.withDefaults(0)
-		c.datasets = old.datasets
+		c.datasets, c.converted = old.datasets, old.converted
 		if err := c.check(); err != nil {
 			return err
 		}
 		if c.Name != old.Name || c.DataProfile != old.DataProfile || c.MetadataProfile != old.MetadataProfile || c.ChunkSize != old.ChunkSize {
-			return invalidf("name, profiles and chunk size stay as the pool was made")
+			return invalidf("name and chunk size stay as the pool was made, and profiles are changed by a conversion")
 		}
 		s.setConfig(c)
 		return nil

@@ -369,6 +369,7 @@ func (s *salvager) fix(id btree.NodeID, level int, low, high []byte) *salvaged {
 		return m
 	}
 	s.latest = max(s.latest, n.Birth())
+	s.config.converted = s.config.converted || len(n.Bytes()) > btree.MaxNodeSize
 	s.state.nextNode = max(s.state.nextNode, uint64(id))
 	m.level = n.Level()
 	keep := make([]bool, n.Len())

@@ -76,6 +76,10 @@ const (
 // them on.
 const featureDatasets = "datasets"
 
+// featureConversion is that of conversions: their state, and leaves that are longer
+// than others. A pool has it from the first of them on.
+const featureConversion = "conversion"
+
 func (c *Config) pack(guid GUID) []byte {
 	f := format.NewFields(configVersion)
 	f.String(configName, c.Name)
@@ -95,6 +99,9 @@ func (c *Config) pack(guid GUID) []byte {
 	}
 	if c.datasets {
 		f.String(configFeature, featureDatasets)
+	}
+	if c.converted {
+		f.String(configFeature, featureConversion)
 	}
 	return f
 }
@@ -137,8 +144,12 @@ func unpackConfig(b []byte) (c Config, guid GUID, err error) {
 		case configDiscard:
 			return f.Uint(&discard)
 		case configFeature:
-			if f.String() == featureDatasets {
+			switch f.String() {
+			case featureDatasets:
 				c.datasets = true
+				return nil
+			case featureConversion:
+				c.converted = true
 				return nil
 			}
 			return fmt.Errorf("feature %q: %w", f.String(), ErrNewer)

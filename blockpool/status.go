@@ -57,7 +57,9 @@ type Status struct {
 	Deleting  bool `json:"deleting"` // destroyed volumes are still being taken apart
 
 	Scrub ScrubStatus `json:"scrub"`
-	Move  MoveStatus  `json:"move"` // a removal, replacement or resilver
+	Move  MoveStatus  `json:"move"` // a removal, replacement, resilver or conversion
+
+	Convert ConvertStatus `json:"convert"`
 }
 
 // SpaceStatus tells of space, in bytes.
@@ -93,7 +95,7 @@ func (p *Pool) Status() Status {
 		RecordSize: c.RecordSize, ChunkSize: c.ChunkSize,
 		LowWater: c.LowWater, MinFree: c.MinFree, WhenFull: c.WhenFull.String(), QueueTimeout: c.QueueTimeout,
 		Discard: c.Discard, Hook: c.Hook,
-		Deleting: p.dead.pending(), Scrub: p.ScrubStatus(), Move: p.MoveStatus(),
+		Deleting: p.dead.pending(), Scrub: p.ScrubStatus(), Move: p.MoveStatus(), Convert: p.ConvertStatus(),
 	}
 	st.Replicas, st.Metadata = p.replicaStatus()
 	st.Data = SpaceStatus{Size: p.space.total(format.Data) * format.SectorSize, Free: p.space.available(format.Data) * format.SectorSize}

@@ -297,6 +297,18 @@ func (s *pass) drop(e *entry, value []byte) error {
 
 // unref ends one reference to a record; with the last one its sectors are free.
 func (s *pass) unref(rec format.Record) error {
+	freed := len(s.freed)
+	if err := s.release(rec); err != nil {
+		return err
+	}
+	if r := s.p.relocating.Load(); r != nil && len(s.freed) > freed {
+		r.forget(rec.Addr)
+	}
+	return nil
+}
+
+// release is unref without a word to who relocates records.
+func (s *pass) release(rec format.Record) error {
 	if mutant.Breaks(mutant.ReleaseRecords) && rec.Sum%16 == 0 {
 		return nil
 	}

@@ -31,11 +31,13 @@ import (
 // Records that were born later are not visited: who tours has made sure that
 // they are as they should be.
 type tour struct {
-	p    *Pool
-	upto uint64                                    // the last txg whose records are visited
-	bad  func(btree.NodeID, error)                 // told of nodes that are damaged
-	save func(*pass, btree.NodeID, []btree.NodeID) // puts the position into a pass's batch; called with mu held
-	done func()                                    // a step was done, which moves the position; called with mu held
+	p     *Pool
+	upto  uint64                                    // the last txg whose records are visited
+	bad   func(btree.NodeID, error)                 // told of nodes that are damaged
+	want  func(format.Record) bool                  // which records are visited; nil: all
+	named func(btree.NodeID, format.Record)         // told which leaf names a record that is wanted; may be nil
+	save  func(*pass, btree.NodeID, []btree.NodeID) // puts the position into a pass's batch; called with mu held
+	done  func()                                    // a step was done, which moves the position; called with mu held
 
 	mu       sync.Mutex
 	cursor   btree.NodeID              // all nodes up to it are done
@@ -278,7 +280,13 @@ func (w *tour) collect(e *epoch, again []btree.NodeID, size int64) (records []fo
 				w.damaged(id, err)
 				return
 			}
-			if rec.Birth <= w.upto && !w.saw(rec.Addr) {
+			if rec.Birth > w.upto || w.want != nil && !w.want(rec) {
+				continue
+			}
+			if w.named != nil {
+				w.named(id, rec)
+			}
+			if !w.saw(rec.Addr) {
 				records = append(records, rec)
 				size -= int64(rec.Size)
 			}

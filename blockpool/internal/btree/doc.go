@@ -36,7 +36,8 @@
 //   - Each item of each leaf is one reference to what its value names, see [Items].
 //   - The level falls by one with each step down, all leaves have level 0.
 //   - No node in a tree is empty, and the root of a tree of one leaf is that leaf.
-//   - An encoded node has at most [MaxNodeSize] bytes.
+//   - An encoded node has at most [MaxNodeSize] bytes, but for leaves that
+//     [Node.SetValue] has changed.
 //
 // Nodes have no checksum: what stores them seals them. [Parse] still takes hostile
 // bytes, since a seal only says that the bytes are those that were written.

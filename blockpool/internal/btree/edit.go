@@ -12,7 +12,7 @@ import (
 // Clone returns a copy that may be changed.
 func (n *Node) Clone() *Node {
 	c := &Node{
-		buf:  make([]byte, len(n.buf), MaxNodeSize),
+		buf:  make([]byte, len(n.buf), max(len(n.buf), MaxNodeSize)),
 		offs: make([]uint16, len(n.offs), len(n.offs)+16),
 	}
 	copy(c.buf, n.buf)
@@ -92,12 +92,35 @@ func (n *Node) setPayload(i int, payload []byte) bool {
 	if len(n.buf)+grow > MaxNodeSize && !n.compact(nil, grow, -1) {
 		return false
 	}
+	n.replace(i, payload)
+	return true
+}
+
+// replace is setPayload for who knows that there is room.
+func (n *Node) replace(i int, payload []byte) {
+	old := len(n.payload(i))
 	at := n.itemEnd(i) - old
 	n.splice(at, old, len(payload))
 	copy(n.buf[at:], payload)
 	for j := i + 1; j < len(n.offs); j++ {
-		n.offs[j] = uint16(int(n.offs[j]) + grow)
+		n.offs[j] = uint16(int(n.offs[j]) + len(payload) - old)
 	}
+}
+
+// SetValue replaces the value of item i of a leaf that is the writer's to change.
+// It is for who gives something that values name another name, in all leaves that
+// name it, shared ones too: no item comes or goes and nothing is split, so the leaf
+// may come to have up to [MaxStoredSize] bytes. False says that it would have more,
+// and that nothing has changed.
+func (n *Node) SetValue(i int, value []byte) bool {
+	payload := leafPayload(nil, value)
+	if n.setPayload(i, payload) {
+		return true
+	}
+	if len(n.buf)+len(payload)-len(n.payload(i)) > MaxStoredSize {
+		return false
+	}
+	n.replace(i, payload)
 	return true
 }
 

@@ -19,6 +19,9 @@ const (
 	// each with a seal of 16 bytes and a key of 8, fill a page of bbolt to the
 	// byte: 4096 = 16 for the page + 2 × (16 for the element + 8 + 16 + 2000).
 	MaxNodeSize = 2000
+	// MaxStoredSize is the most that a leaf has whose values [Node.SetValue] has
+	// changed. It stays so until its items change, and then it is split.
+	MaxStoredSize = 3000
 	// MaxKeySize is the most bytes that a key has.
 	MaxKeySize = 255
 	// MaxValueSize is the most bytes that a value has. One item of the largest
@@ -84,7 +87,7 @@ func NewNode(level int, birth uint64) *Node {
 // format.ErrDamaged. There is no limit to what b may hold: Parse never panics,
 // and neither does a method of a node that it returned.
 func Parse(b []byte) (*Node, error) {
-	if len(b) < headSize || len(b) > MaxNodeSize {
+	if len(b) < headSize || len(b) > MaxStoredSize {
 		return nil, fmt.Errorf("node of %d bytes: %w", len(b), ErrDamaged)
 	}
 	if b[0] != nodeVersion {
@@ -274,4 +277,4 @@ func uvarintLen(v uint64) int {
 }
 
 // Offsets within a node fit their type.
-const _ = uint(math.MaxUint16 - MaxNodeSize)
+const _ = uint(math.MaxUint16 - MaxStoredSize)

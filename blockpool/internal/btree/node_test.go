@@ -65,7 +65,7 @@ func TestDamagedNodesAreRefused(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"nothing":                     {},
 		"a head cut":                  leaf(func(b []byte) []byte { return b[:12] }),
-		"too long":                    make([]byte, MaxNodeSize+1),
+		"too long":                    make([]byte, MaxStoredSize+1),
 		"an unknown version":          leaf(set(0, 2)),
 		"a level too high":            inner(set(1, MaxLevel+1)),
 		"no items":                    leaf(func(b []byte) []byte { b[2] = 0; return b[:15] }),
@@ -235,6 +235,49 @@ func checkAgainst(t *testing.T, n *Node, model []item) {
 	for i, e := range model {
 		if string(p.AppendKey(nil, i)) != e.key || !bytes.Equal(p.Value(i), e.value) {
 			t.Fatalf("item %d is %q, want %q", i, p.AppendKey(nil, i), e.key)
+		}
+	}
+}
+
+// TestAWideLeafIsReadAndSplitLikeAnyOther has a leaf outgrow what nodes have, as
+// values do that get longer in place.
+func TestAWideLeafIsReadAndSplitLikeAnyOther(t *testing.T) {
+	n := NewNode(0, 1)
+	var keys [][]byte
+	for i := 0; ; i++ {
+		key := []byte{byte(i >> 8), byte(i)}
+		if !n.insert(i, key, leafPayload(nil, []byte{byte(i)})) {
+			break
+		}
+		keys = append(keys, key)
+	}
+	wide := func(i int) []byte { return []byte{byte(i), 1} }
+	for i := range n.Len() {
+		if !n.SetValue(i, wide(i)) {
+			t.Fatalf("no room for item %d in %d bytes", i, len(n.Bytes()))
+		}
+	}
+	if n.SetValue(0, make([]byte, MaxStoredSize)) {
+		t.Error("a leaf of more than what is read")
+	}
+	for _, n := range []*Node{n, n.Clone()} {
+		got, err := Parse(n.Bytes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, key := range keys {
+			if at, found := got.search(key); !found || !bytes.Equal(got.Value(at), wide(i)) {
+				t.Fatalf("item %d is %v", i, got.Value(at))
+			}
+		}
+	}
+	if len(n.Bytes()) <= MaxNodeSize {
+		t.Fatalf("a leaf of %d bytes", len(n.Bytes()))
+	}
+	at, _ := splitPoint(n, 3, []byte{0, 2, 1}, false)
+	for _, half := range []*Node{n.slice(0, at), n.slice(at, n.Len())} {
+		if len(half.Bytes()) > MaxNodeSize {
+			t.Errorf("half a leaf has %d bytes", len(half.Bytes()))
 		}
 	}
 }

@@ -18,13 +18,31 @@ func Prune(n *Node, keep func(i int) bool) *Node {
 	return out
 }
 
-// AppendItem adds an item behind those that a leaf has. It reports whether the key
-// is behind theirs and the item fits. Only who made the node may call it.
+// AppendItem adds an item behind those that a leaf has, which may become as wide as
+// [Node.SetValue] makes them. It reports whether the key is behind theirs and the item
+// fits. Only who made the node may call it.
 func (n *Node) AppendItem(key, value []byte) bool {
 	if n.Level() > 0 || len(key) > MaxKeySize || len(value) > MaxValueSize || !n.behind(key) {
 		return false
 	}
-	return n.insert(n.Len(), key, leafPayload(nil, value))
+	payload := leafPayload(nil, value)
+	return n.insert(n.Len(), key, payload) || n.appendWide(key, payload)
+}
+
+// appendWide appends an item to a leaf that then has up to [MaxStoredSize] bytes, as
+// it may have had before.
+func (n *Node) appendWide(key, payload []byte) bool {
+	fresh := newPacked(n, n.prefix()[:commonPrefix(n.prefix(), key)])
+	var scratch [MaxKeySize]byte
+	for i := range n.Len() {
+		fresh.push(n.AppendKey(scratch[:0], i), n.payload(i))
+	}
+	fresh.push(key, payload)
+	if len(fresh.buf) > MaxStoredSize {
+		return false
+	}
+	n.become(fresh)
+	return true
 }
 
 // AppendChild does the same with a child of an inner node. The first child has no
