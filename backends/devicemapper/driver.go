@@ -263,6 +263,9 @@ func (d *volumes) grow(ctx context.Context, id uint32, size int64) error {
 		return err
 	}
 	err = d.borrow(dev.path, d.format.Filesystem, false, func(dir string) error { return growFilesystem(d.format.Filesystem, dir, size) })
+	if errors.Is(err, unix.EPERM) && d.format.Filesystem == ext4 {
+		err = growUnmounted(dev.path) // ext4 wants CAP_SYS_RESOURCE, which containers' root has not
+	}
 	if err := errors.Join(err, dev.release()); err != nil {
 		return err
 	}

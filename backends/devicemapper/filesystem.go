@@ -168,6 +168,25 @@ func growFilesystem(fstype, dir string, size int64) error {
 	return nil
 }
 
+// growUnmounted has an ext4 that is not mounted take all of its device.
+func growUnmounted(dev string) error {
+	for _, argv := range [][]string{{"e2fsck", "-f", "-p", dev}, {"resize2fs", dev}} {
+		program, err := lookProgram(argv[0])
+		if err != nil {
+			return err
+		}
+		out, err := exec.Command(program, argv[1:]...).CombinedOutput()
+		var exit *exec.ExitError
+		if errors.As(err, &exit) && argv[0] == "e2fsck" && exit.ExitCode() == 1 {
+			continue // it has corrected something
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(string(out)))
+		}
+	}
+	return nil
+}
+
 func ioctl(f *os.File, number uintptr, arg unsafe.Pointer) error {
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), number, uintptr(arg)); errno != 0 {
 		return errno

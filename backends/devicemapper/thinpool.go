@@ -31,8 +31,8 @@ type thinPool struct {
 	borrowed bool // it is another's, and stays
 }
 
-// patience is how long a device that is going away is waited for.
-const patience = 10 * time.Second
+// patience is how long a device that is going away is waited for; shorter in tests.
+var patience = 10 * time.Second
 
 // nativeObstacles says why dm-thin cannot be had here, for a pool in files when inFiles.
 func nativeObstacles(inFiles bool) []string {

@@ -37,7 +37,7 @@ func (m *vm) run(r *report) error {
 	}
 	in := m.tree.inside
 	cmd := m.tree.command("/usr/bin/qemu-system-x86_64",
-		"-accel", "tcg,thread=multi", "-machine", "pc", "-cpu", "max", "-smp", strconv.Itoa(m.cpus), "-m", strconv.Itoa(m.memory),
+		"-accel", "tcg,thread=multi", "-machine", "pc", "-cpu", "Nehalem", "-smp", strconv.Itoa(m.cpus), "-m", strconv.Itoa(m.memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-L", "/usr/share/seabios", "-L", "/usr/share/qemu",
 		"-kernel", in(m.kernel), "-initrd", in(m.initrd), "-append", "console=ttyS0 loglevel=6 panic=-1 rdinit=/init mitigations=off",
 		"-serial", "file:"+in(m.console()), "-serial", "stdio",
