@@ -95,7 +95,7 @@ var propertySpecs = []propertySpec{
 	{name: "mountpoint", on: onPool | onFilesystem, values: "path | none", init: "none", help: "where it is mounted; below an inherited one, by name", check: mountpointValue, inherited: true},
 	{name: "canmount", on: onFilesystem, values: "on | off | noauto", init: "on", help: "whether it can be mounted, and is with all others", check: oneOf("on", "off", "noauto")},
 	{name: "readonly", on: onPool | onFilesystem, values: "on | off", init: "off", help: "mount it so that nothing can be changed", check: onOff, inherited: true},
-	{name: "atime", on: onPool | onFilesystem, values: "on | off | relatime", init: "relatime", help: "whether reading a file moves its access time; on does it as relatime of mount(8) does", check: oneOf("on", "off", "relatime"), inherited: true},
+	{name: "atime", on: onPool | onFilesystem, values: "on | off | relatime", init: "relatime", help: "whether reading a file moves its access time; on: each time that it is not read from the cache of the kernel", check: oneOf("on", "off", "relatime"), inherited: true},
 	{name: "exec", on: onPool | onFilesystem, values: "on | off", init: "on", help: "whether programs can be run", check: onOff, inherited: true},
 	{name: "setuid", on: onPool | onFilesystem, values: "on | off", init: "on", help: "whether set-user-ID bits count, where root mounts", check: onOff, inherited: true},
 	{name: "devices", on: onPool | onFilesystem, values: "on | off", init: "on", help: "whether device nodes can be opened, where root mounts", check: onOff, inherited: true},

@@ -71,16 +71,9 @@ func (s *Server) mountDataset(name, target string, options ...string) error {
 // mountFor is mountDataset; private tells that the directory is the server's own and
 // goes with the mount.
 func (s *Server) mountFor(private bool, name, target string, options ...string) error {
-	cfg := datasets.Config{Dataset: name, Target: target}
-	words, err := s.mountWords(name, &cfg)
+	cfg, err := s.mountConfig(name, target, options)
 	if err != nil {
 		return err
-	}
-	if cfg.Options, err = mountopt.Parse(append([]string{strings.Join(words, ",")}, options...)...); err != nil {
-		return err
-	}
-	if cfg.Options.FSName == "" {
-		cfg.Options.FSName = s.cfg.Place.Name() + "/" + name
 	}
 	s.awaitUnmounted(name, target)
 	if err := s.mayMount(name, target); err != nil {
@@ -117,11 +110,45 @@ func (s *Server) mountFor(private bool, name, target string, options ...string) 
 	})
 }
 
+// mountConfig returns how a dataset or snapshot is mounted, as its properties say and
+// then as the options do.
+func (s *Server) mountConfig(name, target string, options []string) (datasets.Config, error) {
+	cfg := datasets.Config{Dataset: name, Target: target}
+	words, err := s.mountWords(name, &cfg)
+	if err != nil {
+		return cfg, err
+	}
+	cfg.Options, err = mountopt.Parse(append([]string{strings.Join(words, ",")}, options...)...)
+	if cfg.Options.FSName == "" {
+		cfg.Options.FSName = s.cfg.Place.Name() + "/" + name
+	}
+	return cfg, err
+}
+
+// reconfigureMounts has all that is mounted do what its properties say by now.
+func (s *Server) reconfigureMounts() error {
+	var failed []error
+	for _, e := range s.exports.all() {
+		if e.mount == nil {
+			continue
+		}
+		name := e.mount.Dataset()
+		cfg, err := s.mountConfig(name, e.target, e.options)
+		if err == nil {
+			err = e.mount.Reconfigure(cfg)
+		}
+		if _, gone := s.pool.Volume(name); err != nil && gone == nil {
+			failed = append(failed, fmt.Errorf("the properties are set, but: %w", err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
 // mountWords returns the options of mount(8) that the properties of a dataset stand
 // for.
 func (s *Server) mountWords(name string, cfg *datasets.Config) (words []string, err error) {
 	of, _, snapshot := strings.Cut(name, "@")
-	list, err := s.pool.Properties(s.ctx, of, "readonly", "atime", "exec", "setuid", "devices", "inodes", "canmount", "snapdir")
+	list, err := s.pool.Properties(s.ctx, of, "readonly", "atime", "exec", "setuid", "devices", "inodes", "snapdir")
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +158,9 @@ func (s *Server) mountWords(name string, cfg *datasets.Config) (words []string, 
 			words = append(words, "ro")
 		case "atime=off":
 			words = append(words, "noatime")
-		case "atime=on", "atime=relatime":
+		case "atime=on":
+			words = append(words, "strictatime")
+		case "atime=relatime":
 			words = append(words, "relatime")
 		case "exec=off":
 			words = append(words, "noexec")
@@ -141,10 +170,6 @@ func (s *Server) mountWords(name string, cfg *datasets.Config) (words []string, 
 			words = append(words, "nodev")
 		case "snapdir=visible":
 			cfg.ShowHidden = true
-		case "canmount=off":
-			if !snapshot {
-				return nil, fmt.Errorf("mount %s: its property canmount is off: %w", name, unix.EPERM)
-			}
 		}
 		if p.Name == "inodes" && !snapshot {
 			cfg.MaxInodes, _ = strconv.ParseUint(p.Value, 10, 64) // the pool has made it
@@ -185,6 +210,15 @@ func (s *Server) mayMount(name, target string) error {
 			return fmt.Errorf("%s was unmounted from %s, and is still in use: %w; by a process that has files in it open or works in it, or by a mount namespace that has a copy of the mount", name, e.target, unix.EBUSY)
 		}
 		return fmt.Errorf("%s is mounted already, on %s: %w; to have it in another place too: mount --bind %s %s", name, e.target, unix.EBUSY, e.target, target)
+	}
+	if !strings.Contains(name, "@") {
+		p, err := s.pool.Properties(s.ctx, name, "canmount")
+		switch {
+		case err != nil:
+			return err
+		case p[0].Value == "off":
+			return fmt.Errorf("mount %s: its property canmount is off: %w", name, unix.EPERM)
+		}
 	}
 	st, err := os.Stat(target)
 	switch {

@@ -333,7 +333,10 @@ var DatasetRename = Op[RenameDataset, None]{name: "dataset.rename", run: func(c 
 			return None{}, err
 		}
 	}
-	return None{}, c.pool.Rename(c.ctx, a.From, a.To)
+	if err := c.pool.Rename(c.ctx, a.From, a.To); err != nil {
+		return None{}, err
+	}
+	return None{}, c.server.reconfigureMounts() // it may inherit from others now
 }}
 
 // SetDatasets are the arguments of [DatasetSet].
@@ -342,14 +345,15 @@ type SetDatasets struct {
 	Properties map[string]string `json:"properties"`
 }
 
-// DatasetSet gives properties of datasets other values.
+// DatasetSet gives properties of datasets other values. What is mounted does at once
+// what they say.
 var DatasetSet = Op[SetDatasets, None]{name: "dataset.set", run: func(c *call, a SetDatasets) (None, error) {
 	for _, name := range a.Names {
 		if err := c.pool.SetProperties(c.ctx, name, a.Properties); err != nil {
-			return None{}, err
+			return None{}, errors.Join(err, c.server.reconfigureMounts())
 		}
 	}
-	return None{}, nil
+	return None{}, c.server.reconfigureMounts()
 }}
 
 // InheritDatasets are the arguments of [DatasetInherit].
@@ -363,8 +367,8 @@ type InheritDatasets struct {
 var DatasetInherit = Op[InheritDatasets, None]{name: "dataset.inherit", run: func(c *call, a InheritDatasets) (None, error) {
 	for _, name := range a.Names {
 		if err := c.pool.InheritProperty(c.ctx, name, a.Property, a.Recursive); err != nil {
-			return None{}, err
+			return None{}, errors.Join(err, c.server.reconfigureMounts())
 		}
 	}
-	return None{}, nil
+	return None{}, c.server.reconfigureMounts()
 }}

@@ -13,7 +13,7 @@ import (
 //
 // Crash in between: the part from the beginning on is there.
 func (fs *FS) CopyRange(src, dst *Node, srcOff, dstOff int64, length int, kill bool) (done int, err error) {
-	if dst.view == nil || dst.view.readOnly {
+	if dst.view == nil || dst.view.readOnly.Load() {
 		return 0, unix.EROFS
 	}
 	unlock, err := lockAll(src, dst)
@@ -92,7 +92,7 @@ func (c *copying) step(kill bool) (k int64, err error) {
 // shareable returns how many records can be shared from here on. Where it is 0, what
 // comes before those that can be is copied, up to head bytes of it.
 func (c *copying) shareable() (records uint64, head int64) {
-	size, shareFrom := c.dst.view.size, c.dst.view.fs.opt.ShareFrom
+	size, shareFrom := c.dst.view.size, c.dst.view.fs.opt.Load().ShareFrom
 	if c.src.view.size != size || c.from%size != c.to%size {
 		return 0, c.left
 	}

@@ -30,7 +30,7 @@ func (fs *FS) Read(n *Node, p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	k, err := n.readLocked(p, off)
-	stale := err == nil && fs.opt.Atime && n.atimeStale(fs.now())
+	stale := err == nil && fs.opt.Load().Atime && n.atimeStale(fs.now())
 	n.mu.RUnlock()
 	if stale {
 		fs.touch(n)
@@ -56,11 +56,15 @@ func (n *Node) readLocked(p []byte, off int64) (int, error) {
 }
 
 // atimeStale tells whether a read is to move the access time: when that is not
-// after the last change, or is a day old (relatime of mount(8)).
+// after the last change, or is a day old (relatime of mount(8)); always with
+// strictatime.
 func (n *Node) atimeStale(now Time) bool {
 	in := &n.in
-	if n.view.readOnly || in.flags&(flagNoatime|flagImmutable) != 0 {
+	if n.view.readOnly.Load() || in.flags&(flagNoatime|flagImmutable) != 0 {
 		return false
+	}
+	if n.view.fs.opt.Load().StrictAtime {
+		return in.atime.before(now)
 	}
 	return !in.mtime.before(in.atime) || !in.ctime.before(in.atime) || now.Sec-in.atime.Sec >= 24*60*60
 }
@@ -260,7 +264,7 @@ func (s *step) zero(n *Node, off, end int64) error {
 
 // Fsync makes durable what was changed: all of it, as the pool has one log.
 func (fs *FS) Fsync(n *Node, dataOnly bool) error {
-	if n.view == nil || n.view.readOnly {
+	if n.view == nil || n.view.readOnly.Load() {
 		return nil
 	}
 	if err := n.view.tree.Flush(fs.ctx); err != nil {

@@ -3,6 +3,7 @@ package dataset_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -395,4 +396,36 @@ func TestFullPoolRefusesWritesAndLetsRemove(t *testing.T) {
 	st, err := m.Statfs()
 	m.must(err)
 	m.equal([]uint64{st.Blocks, st.Bfree}, []uint64{100, 40})
+}
+
+// A live mount becomes read-only and writable again, and reads move access times as its
+// options say by then.
+func TestOptionsOfALiveMount(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	m := newMount(t, dataset.Options{ReadOnly: true, Now: func() time.Time { return now }})
+	m.want(unix.EROFS, m.create("f", ""))
+	m.must(m.SetOptions(dataset.Options{}))
+	m.must(m.create("f", "text"))
+	m.must(m.create("g", "text"))
+	m.must(m.SetOptions(dataset.Options{ReadOnly: true}))
+	m.want(unix.EROFS, m.create("h", ""))
+	m.want(unix.EROFS, m.write("f", 0, "x"))
+	m.want(unix.EROFS, m.unlink("f"))
+	m.must(m.SetOptions(dataset.Options{MaxInodes: 4}))
+	m.must(m.create("h", ""))
+	m.want(unix.EDQUOT, m.create("i", ""))
+
+	for _, c := range []struct {
+		o     dataset.Options
+		moves bool
+	}{{dataset.Options{}, false}, {dataset.Options{Atime: true}, false}, {dataset.Options{Atime: true, StrictAtime: true}, true}} {
+		m.must(m.SetOptions(dataset.Options{Atime: true}))
+		now = now.Add(time.Minute)
+		m.read("f") // after its last change: a further one within a day moves nothing
+		before := m.stat("f").Atime
+		m.must(m.SetOptions(c.o))
+		now = now.Add(time.Minute)
+		m.read("f")
+		m.equal(m.stat("f").Atime != before, c.moves)
+	}
 }

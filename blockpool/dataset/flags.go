@@ -61,7 +61,7 @@ func (fs *FS) SetFlags(n *Node, flags uint32) error {
 
 // lockWritable locks a node for a change: EROFS where there can be none.
 func (n *Node) lockWritable() (*view, error) {
-	if n.view == nil || n.view.readOnly {
+	if n.view == nil || n.view.readOnly.Load() {
 		return nil, unix.EROFS
 	}
 	return n.view, n.lock()

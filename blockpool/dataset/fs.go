@@ -3,8 +3,10 @@ package dataset
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +21,8 @@ type Options struct {
 	// Atime lets reads move the access time, when it is not after the last change
 	// or a day old (relatime of mount(8)); otherwise reads leave it.
 	Atime bool
+	// StrictAtime has every read move it, where Atime is set.
+	StrictAtime bool
 	// MaxInodes bounds the objects of the dataset, EDQUOT past it; 0 is no bound.
 	MaxInodes uint64
 	// Views leads to snapshots and nested subvolumes; nil: there is neither.
@@ -34,7 +38,7 @@ type Options struct {
 
 // FS is a mounted dataset. All methods may be called by several goroutines.
 type FS struct {
-	opt   Options
+	opt   atomic.Pointer[Options]
 	main  *view
 	root  *Node
 	nodes nodeTable
@@ -52,13 +56,14 @@ type FS struct {
 // it in Close. A tree that has no filesystem yet gets one, whose root belongs to
 // uid and gid 0, unless it is read-only.
 func New(tree Tree, o Options) (*FS, error) {
-	fs := &FS{opt: o, views: map[uint64]*view{}}
-	if fs.opt.Now == nil {
-		fs.opt.Now = time.Now
+	fs := &FS{views: map[uint64]*view{}}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
-	if fs.opt.ShareFrom <= 0 {
-		fs.opt.ShareFrom = 1 << 20
+	if o.ShareFrom <= 0 {
+		o.ShareFrom = 1 << 20
 	}
+	fs.opt.Store(&o)
 	fs.nodes.init()
 	fs.ctx, fs.cancel = context.WithCancel(context.Background())
 	if err := fs.start(tree); err != nil {
@@ -80,7 +85,6 @@ func (fs *FS) start(tree Tree) error {
 		}
 	}
 	fs.main = fs.newView(tree, 0)
-	fs.main.readOnly = fs.main.readOnly || fs.opt.ReadOnly
 	if err := fs.main.start(); err != nil {
 		return err
 	}
@@ -158,10 +162,27 @@ func (fs *FS) Close() error {
 func (fs *FS) Root() *Node { return fs.root }
 
 // ReadOnly reports whether nothing can be changed.
-func (fs *FS) ReadOnly() bool { return fs.main.readOnly }
+func (fs *FS) ReadOnly() bool { return fs.main.readOnly.Load() }
 
 // Options returns the options in force.
-func (fs *FS) Options() Options { return fs.opt }
+func (fs *FS) Options() Options { return *fs.opt.Load() }
+
+// SetOptions has a mounted dataset do from now on what ReadOnly, Atime, StrictAtime,
+// MaxInodes and ShowHidden say; the other options stay. What the trees say of
+// themselves is asked anew: nested ones may have become writable, or are not any more.
+// A change that is under way comes to its end.
+func (fs *FS) SetOptions(o Options) error {
+	fs.viewMu.Lock()
+	defer fs.viewMu.Unlock()
+	opt := *fs.opt.Load()
+	opt.ReadOnly, opt.Atime, opt.StrictAtime, opt.MaxInodes, opt.ShowHidden = o.ReadOnly, o.Atime, o.StrictAtime, o.MaxInodes, o.ShowHidden
+	fs.opt.Store(&opt)
+	failed := fs.main.limit()
+	for _, v := range fs.views {
+		failed = errors.Join(failed, v.limit())
+	}
+	return failed
+}
 
 // Stats returns the live counters.
 func (fs *FS) Stats() *Stats { return &fs.stats }
@@ -180,7 +201,7 @@ func (fs *FS) Settle() {
 	}
 }
 
-func (fs *FS) now() Time { return timeOf(fs.opt.Now()) }
+func (fs *FS) now() Time { return timeOf(fs.opt.Load().Now()) }
 
 // inodeBytes is how much free space counts for one object that could be made.
 const inodeBytes = 512
@@ -198,7 +219,7 @@ func (fs *FS) Statfs() (Statfs, error) {
 	}
 	free := blockpool.MaxObject - min(objects, blockpool.MaxObject)
 	free = min(free, available/inodeBytes)
-	if limit := fs.opt.MaxInodes; limit > 0 {
+	if limit := fs.opt.Load().MaxInodes; limit > 0 {
 		free = min(free, limit-min(objects, limit))
 	}
 	st.Files, st.Ffree = objects+free, free

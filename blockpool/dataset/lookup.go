@@ -156,7 +156,7 @@ func (fs *FS) ReadDir(p *Node, pos uint64, emit func(Listed) bool) error {
 			break
 		}
 	}
-	if pos <= hiddenPos && fs.opt.ShowHidden && fs.reserved(p, hiddenName) {
+	if pos <= hiddenPos && fs.opt.Load().ShowHidden && fs.reserved(p, hiddenName) {
 		emit(Listed{Name: hiddenName, Ino: virtualIno | virtualHidden, Type: unix.S_IFDIR, Pos: hiddenPos + 1})
 	}
 	return nil

@@ -94,7 +94,7 @@ func (fs *FS) present(s *step, n *Node, op string) (*Node, Attr, error) {
 
 // mayChangeNames refuses what cannot be a change of a directory.
 func (fs *FS) mayChangeNames(p *Node, names ...string) error {
-	if p.IsDir() && (p.view == nil || p.view.readOnly) {
+	if p.IsDir() && (p.view == nil || p.view.readOnly.Load()) {
 		return unix.EROFS
 	}
 	for _, name := range names {

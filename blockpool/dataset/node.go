@@ -229,7 +229,7 @@ func (fs *FS) Forget(n *Node, count uint64) bool {
 	if v == nil {
 		return true
 	}
-	if n.loaded && n.in.nlink == 0 && !n.gone && !v.readOnly && !v.gone.Load() {
+	if n.loaded && n.in.nlink == 0 && !n.gone && !v.readOnly.Load() && !v.gone.Load() {
 		v.reclaim.add(n.object)
 	}
 	fs.leave(v)

@@ -19,7 +19,7 @@ type view struct {
 	id       uint64 // number of the tree in the numbers of nodes; 0: the dataset itself
 	super    superblock
 	size     int64 // of records, in bytes
-	readOnly bool
+	readOnly atomic.Bool
 	in       *view // of another tree: the one that it is nested in; nil: a snapshot's
 	reclaim  reclaimer
 
@@ -28,6 +28,11 @@ type view struct {
 	// users counts nodes of another tree and those who are about to make some;
 	// from 0 it rises under FS.viewMu only.
 	users atomic.Int64
+	// maxInodes is how many objects there may be, 0: no bound.
+	maxInodes atomic.Uint64
+	// writable tells that the tree was looked through for being written to. Under
+	// FS.viewMu, but for start.
+	writable bool
 	// gone tells that the tree was taken away from under its nodes.
 	gone atomic.Bool
 
@@ -42,7 +47,7 @@ type view struct {
 }
 
 func (fs *FS) newView(tree Tree, id uint64) *view {
-	v := &view{fs: fs, tree: tree, id: id, size: int64(tree.RecordSize()), readOnly: tree.ReadOnly()}
+	v := &view{fs: fs, tree: tree, id: id, size: int64(tree.RecordSize())}
 	v.reclaim.init(v)
 	return v
 }
@@ -59,9 +64,43 @@ func (v *view) start() error {
 	if err != nil {
 		return failed("read the superblock", 0, err)
 	}
-	if v.readOnly {
-		return nil
+	return v.limit()
+}
+
+// A Limited tree bounds its objects where it is nested in another one.
+type Limited interface{ MaxInodes() uint64 }
+
+// limit has the view do what the options and the tree say of changes.
+func (v *view) limit() error {
+	o := v.fs.opt.Load()
+	limit := uint64(0)
+	if t, ok := v.tree.(Limited); ok && v != v.fs.main {
+		limit = t.MaxInodes()
+	} else if v == v.fs.main {
+		limit = o.MaxInodes
 	}
+	if v.maxInodes.Swap(limit) == 0 && limit > 0 && v.writable {
+		if err := v.recountObjects(); err != nil {
+			return err
+		}
+	}
+	readOnly := o.ReadOnly || v.tree.ReadOnly()
+	if !readOnly && !v.writable {
+		if err := v.prepare(); err != nil {
+			return err
+		}
+		v.writable = true
+	}
+	v.readOnly.Store(readOnly)
+	if readOnly && v.writable {
+		v.reclaim.settle() // what was removed before
+	}
+	return nil
+}
+
+// prepare makes a tree ready to be written to: it finds out what numbers are free, and
+// removes what a crash has left.
+func (v *view) prepare() error {
 	last, err := v.lastObject()
 	if err != nil {
 		return failed("find the last object", 0, err)
@@ -87,9 +126,29 @@ func (v *view) countObjects() error {
 	return nil
 }
 
+// recountObjects makes objects right in a mount that could do without. What comes or
+// goes meanwhile is counted if it is quiet for a moment; else it is right again at the
+// next mount.
+func (v *view) recountObjects() error {
+	for range 3 {
+		before, count := v.objects.Load(), int64(0)
+		err := v.items(inodeKey(rootObject), appendKey(keyInode+1), func(_, _ []byte) (bool, error) {
+			count++
+			return true, nil
+		})
+		if err != nil {
+			return failed("count the objects", 0, err)
+		}
+		if v.objects.Add(count-before) == count {
+			break
+		}
+	}
+	return nil
+}
+
 // maxObjects returns how many objects there may be.
 func (v *view) maxObjects() int64 {
-	if limit := v.fs.opt.MaxInodes; limit > 0 && v == v.fs.main {
+	if limit := v.maxInodes.Load(); limit > 0 {
 		return int64(min(limit, math.MaxInt64))
 	}
 	return math.MaxInt64

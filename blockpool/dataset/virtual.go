@@ -60,7 +60,7 @@ const (
 
 // reserved tells whether a name is the hidden directory's.
 func (fs *FS) reserved(p *Node, name string) bool {
-	return p == fs.root && name == hiddenName && fs.opt.Views != nil
+	return p == fs.root && name == hiddenName && fs.opt.Load().Views != nil
 }
 
 // rootIno returns the number of the root of another tree.
@@ -103,7 +103,7 @@ func (fs *FS) lookupVirtual(p *Node, name string) (*Node, Attr, error) {
 		n, a := fs.virtual(virtualSnapshots, virtualIno|virtualSnapshots, p.id)
 		return n, a, nil
 	case kind == virtualSnapshots:
-		list, err := fs.opt.Views.Snapshots()
+		list, err := fs.opt.Load().Views.Snapshots()
 		if err != nil {
 			return nil, Attr{}, failed("list snapshots", 0, err)
 		}
@@ -111,7 +111,7 @@ func (fs *FS) lookupVirtual(p *Node, name string) (*Node, Attr, error) {
 		if i < 0 {
 			return nil, Attr{}, unix.ENOENT
 		}
-		return fs.enter(p, list[i].ID, func() (Tree, error) { return fs.opt.Views.OpenSnapshot(name) })
+		return fs.enter(p, list[i].ID, func() (Tree, error) { return fs.opt.Load().Views.OpenSnapshot(name) })
 	}
 	return nil, Attr{}, unix.ENOENT
 }
@@ -125,7 +125,7 @@ func (fs *FS) readVirtual(p *Node, pos uint64, emit func(Listed) bool) error {
 			emit(Listed{Name: snapshotsName, Ino: virtualIno | virtualSnapshots, Type: unix.S_IFDIR, Pos: 1})
 		}
 	case virtualSnapshots:
-		list, err := fs.opt.Views.Snapshots()
+		list, err := fs.opt.Load().Views.Snapshots()
 		if err != nil {
 			return failed("list snapshots", 0, err)
 		}
@@ -148,10 +148,10 @@ func (fs *FS) readVirtual(p *Node, pos uint64, emit func(Listed) bool) error {
 // two places would be moved from one to the other by the kernel that finds it there.
 func (fs *FS) enterSubvolume(p *Node, tree uint64) (*Node, Attr, error) {
 	err := error(unix.ENOENT)
-	if fs.opt.Views != nil && !p.view.tree.ReadOnly() {
+	if fs.opt.Load().Views != nil && !p.view.tree.ReadOnly() {
 		var n *Node
 		var a Attr
-		n, a, err = fs.enter(p, tree, func() (Tree, error) { return fs.opt.Views.OpenTree(p.view.tree, tree) })
+		n, a, err = fs.enter(p, tree, func() (Tree, error) { return fs.opt.Load().Views.OpenTree(p.view.tree, tree) })
 		if err == nil {
 			return n, a, nil
 		}
@@ -204,7 +204,6 @@ func (fs *FS) openView(p *Node, id uint64, open func() (Tree, error)) (*view, er
 		return nil, failed("open a tree", 0, err)
 	}
 	v := fs.newView(tree, id)
-	v.readOnly = v.readOnly || fs.opt.ReadOnly
 	v.users.Add(1) // the caller, also while start uses nodes
 	if err := v.start(); err != nil {
 		v.reclaim.stop()

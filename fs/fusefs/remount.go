@@ -48,3 +48,44 @@ func reconfigure(target string, readOnly bool) error {
 	}
 	return unix.MountSetattr(unix.AT_FDCWD, target, unix.AT_SYMLINK_NOFOLLOW, &attr)
 }
+
+// Reflag has the kernel treat the mount as flags say from now on: whether it is
+// read-only, whether programs, set-user-ID bits and devices count, and what it tells of
+// access times. Other flags stay as they were mounted, and nothing is done to what is
+// not in its place any more.
+//
+// EPERM tells that only root, or the root of the user namespace that mounted it, may do
+// that. Where the filesystem itself refuses changes it is no error if the kernel does
+// not, since files are open for writing or this user may not say so; nor are set-user-ID
+// bits and devices that count for no ordinary user.
+func (m *RawMount) Reflag(flags MountFlags) error {
+	m.unmount.Lock()
+	defer m.unmount.Unlock()
+	old, target := m.dev.flags, m.info.Target
+	const changeable = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR__ATIME
+	was, is := old.attributes()&changeable, flags.attributes()&changeable
+	if there, err := IsMounted(m.dev.devName(), target); was == is || err == nil && !there {
+		return nil
+	}
+	var failed error
+	if flags.ReadOnly != old.ReadOnly {
+		failed = reconfigure(target, flags.ReadOnly)
+		if flags.ReadOnly && (errors.Is(failed, unix.EBUSY) || errors.Is(failed, unix.EPERM)) {
+			failed = nil
+			flags.ReadOnly, is = false, is&^unix.MOUNT_ATTR_RDONLY
+		}
+	}
+	if failed == nil {
+		attr := unix.MountAttr{Attr_clr: changeable, Attr_set: uint64(is)}
+		failed = unix.MountSetattr(unix.AT_FDCWD, target, unix.AT_SYMLINK_NOFOLLOW, &attr)
+		if errors.Is(failed, unix.EPERM) && flags.NoExec == old.NoExec && flags.ReadOnly == old.ReadOnly {
+			return nil
+		}
+	}
+	if failed != nil {
+		return fmt.Errorf("change the mount on %s: %w; what the kernel has to do is done when it is mounted the next time", target, failed)
+	}
+	m.dev.flags.ReadOnly, m.dev.flags.NoSuid, m.dev.flags.NoDev, m.dev.flags.NoExec = flags.ReadOnly, flags.NoSuid, flags.NoDev, flags.NoExec
+	m.dev.flags.NoAtime, m.dev.flags.StrictAtime = flags.NoAtime, flags.StrictAtime
+	return nil
+}

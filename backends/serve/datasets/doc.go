@@ -32,5 +32,6 @@
 //   - A nested subvolume has a name below that of the dataset that it is nested in, in
 //     the pool; what is called otherwise is not entered, and shows an empty directory.
 //
-// Locks: Mounts.mu is a leaf, and is not held while anything is opened or mounted.
+// Locks: Mount.reconfiguring is held while the kernel and the dataset are told of
+// changes. Mounts.mu is a leaf, and is not held while anything is opened or mounted.
 package datasets

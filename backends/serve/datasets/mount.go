@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/laminafs/lamina/blockpool/dataset"
@@ -32,12 +33,14 @@ const subtype = "lamina-dataset"
 // A Mount is a dataset that is mounted and served. Whoever made it gives it a control
 // socket by [fusefs.Attend], or has it made by [fusefs.Serve].
 type Mount struct {
-	cfg    Config
+	cfg    Config // guarded by Mounts.mu once it is mounted
 	target string // absolute
 	mounts *Mounts
 	fs     filesystem
-	tree   *tree
-	raw    *fusefs.FilesystemMount
+
+	reconfiguring sync.Mutex // one at a time
+	tree          *tree
+	raw           *fusefs.FilesystemMount
 
 	done chan struct{} // closed when everything was given back
 	err  error         // of that
@@ -60,13 +63,9 @@ func (s *Mounts) Mount(cfg Config) (*Mount, error) {
 	if m.tree, err = s.open(cfg.Dataset, m); err != nil {
 		return nil, err
 	}
-	o := &cfg.Options
-	fs, err := dataset.New(m.tree, dataset.Options{
-		ReadOnly:  o.ReadOnly,
-		Atime:     o.Atime == mountopt.AtimeRel || o.Atime == mountopt.AtimeAlways,
-		MaxInodes: cfg.MaxInodes, ShowHidden: cfg.ShowHidden,
-		Views: &views{mounts: s, mount: m, name: m.tree.Name},
-	})
+	o := cfg.datasetOptions()
+	o.Views = &views{mounts: s, mount: m, name: m.tree.Name}
+	fs, err := dataset.New(m.tree, o)
 	if err != nil {
 		return nil, err
 	}
@@ -83,19 +82,24 @@ func (s *Mounts) Mount(cfg Config) (*Mount, error) {
 	return m, nil
 }
 
+// datasetOptions are those that the dataset itself carries out.
+func (cfg *Config) datasetOptions() dataset.Options {
+	o := &cfg.Options
+	return dataset.Options{
+		ReadOnly:    o.ReadOnly,
+		Atime:       o.Atime == mountopt.AtimeRel || o.Atime == mountopt.AtimeAlways,
+		StrictAtime: o.Atime == mountopt.AtimeAlways,
+		MaxInodes:   cfg.MaxInodes, ShowHidden: cfg.ShowHidden,
+	}
+}
+
 // config is how the dataset is served.
 func (m *Mount) config(s *Mounts) fusefs.FilesystemConfig[*dataset.Node] {
 	o := m.cfg.Options
-	if o.FSName == "" {
-		o.FSName = m.cfg.Dataset
-	}
-	if o.Subtype == "" {
-		o.Subtype = subtype
-	}
 	cfg := fusefs.FilesystemConfig[*dataset.Node]{
 		FS:        m.fs,
 		Target:    m.cfg.Target,
-		Flags:     fusefs.MountFlagsOf(&o),
+		Flags:     m.flags(&m.cfg),
 		Owners:    fusefs.OwnersOf(&o),
 		Writeback: o.Writeback != nil && *o.Writeback,
 		NoXattrs:  o.NoXattrs,
@@ -104,12 +108,25 @@ func (m *Mount) config(s *Mounts) fusefs.FilesystemConfig[*dataset.Node] {
 		Debug:     o.Debug,
 		Log:       s.log,
 	}
-	cfg.Flags.ReadOnly = m.fs.ReadOnly()
 	if o.Timeout != nil {
 		timeout := time.Duration(min(*o.Timeout, aDecade) * float64(time.Second))
 		cfg.Timeout = &timeout
 	}
 	return cfg
+}
+
+// flags are what the kernel is told about the mount.
+func (m *Mount) flags(cfg *Config) fusefs.MountFlags {
+	o := cfg.Options
+	if o.FSName == "" {
+		o.FSName = cfg.Dataset
+	}
+	if o.Subtype == "" {
+		o.Subtype = subtype
+	}
+	flags := fusefs.MountFlagsOf(&o)
+	flags.ReadOnly = m.fs.ReadOnly()
+	return flags
 }
 
 // aDecade, in seconds, is as good as for ever.
@@ -143,9 +160,20 @@ func (m *Mount) Options() map[string]string {
 	maps.Copy(opts, map[string]string{
 		"dataset":   m.Dataset(),
 		"read_only": onOff(m.fs.ReadOnly()),
-		"relatime":  onOff(m.fs.FS.Options().Atime),
+		"atime":     m.atime(),
 	})
 	return opts
+}
+
+// atime says how reads move access times, in the words of mount(8).
+func (m *Mount) atime() string {
+	switch o := m.fs.FS.Options(); {
+	case !o.Atime:
+		return string(mountopt.AtimeNever)
+	case o.StrictAtime:
+		return string(mountopt.AtimeAlways)
+	}
+	return string(mountopt.AtimeRel)
 }
 
 func onOff(b bool) string {

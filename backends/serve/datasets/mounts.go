@@ -206,7 +206,7 @@ func (s *Mounts) Offline(name string, do func() error) error {
 		err = do()
 	}
 	for _, m := range gone {
-		if _, again := s.Mount(m.cfg); again != nil {
+		if _, again := s.Mount(m.configured()); again != nil {
 			err = errors.Join(err, fmt.Errorf("mount %s again: %w", name, again))
 		}
 	}

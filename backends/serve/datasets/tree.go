@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -16,11 +17,15 @@ import (
 // back when it is closed.
 type tree struct {
 	dataset.Differ
-	release  func() // may be nil
-	readOnly bool   // its property says so
+	release func() // may be nil
+	// property returns a property of a nested subvolume; nil: it is none.
+	property func(name string) string
 }
 
-var _ dataset.Tree = (*tree)(nil)
+var (
+	_ dataset.Tree    = (*tree)(nil)
+	_ dataset.Limited = (*tree)(nil)
+)
 
 func newTree(t *blockpool.Tree) *tree { return &tree{Differ: dataset.PoolTree(t)} }
 
@@ -32,7 +37,17 @@ func (t *tree) ShareRecords(ctx context.Context, b *blockpool.Batch, from datase
 }
 
 // ReadOnly reports whether nothing can be changed.
-func (t *tree) ReadOnly() bool { return t.readOnly || t.Differ.ReadOnly() }
+func (t *tree) ReadOnly() bool {
+	return t.Differ.ReadOnly() || t.property != nil && t.property("readonly") == "on"
+}
+
+// MaxInodes bounds the objects of a nested subvolume.
+func (t *tree) MaxInodes() (limit uint64) {
+	if t.property != nil {
+		limit, _ = strconv.ParseUint(t.property("inodes"), 10, 64) // the pool has made it
+	}
+	return limit
+}
 
 // format makes an empty filesystem in a tree that has none. Its root belongs to
 // whoever serves: an ordinary user could make nothing in another one.
@@ -102,15 +117,18 @@ func (v *views) OpenSnapshot(name string) (dataset.Tree, error) {
 
 // enter opens a nested subvolume.
 func (s *Mounts) enter(name string, m *Mount) (*tree, error) {
-	p, err := s.pool.Properties(context.Background(), name, "readonly")
+	t, err := s.open(name, m)
 	if err != nil {
 		return nil, err
 	}
-	t, err := s.open(name, m)
-	if err == nil {
-		t.readOnly = p[0].Value == "on"
+	t.property = func(property string) string {
+		p, err := s.pool.Properties(context.Background(), t.Name(), property)
+		if err != nil {
+			return "" // it is being destroyed
+		}
+		return p[0].Value
 	}
-	return t, err
+	return t, nil
 }
 
 func (v *views) OpenTree(in dataset.Tree, id uint64) (dataset.Tree, error) {
