@@ -24,6 +24,15 @@ func (n *Node) fileLocked() error {
 	return nil
 }
 
+// ReadQuietly is [FS.Read] that leaves the access time alone.
+func (fs *FS) ReadQuietly(n *Node, p []byte, off int64) (int, error) {
+	if err := n.rlock(); err != nil {
+		return 0, err
+	}
+	defer n.mu.RUnlock()
+	return n.readLocked(p, off)
+}
+
 // Read reads like pread(2).
 func (fs *FS) Read(n *Node, p []byte, off int64) (int, error) {
 	if err := n.rlock(); err != nil {

@@ -25,6 +25,7 @@ type rawFS[N vfs.Node] struct {
 	fuse.RawFileSystem
 	fs       vfs.Filesystem[N]
 	restless vfs.Restless[N] // nil: nothing comes and goes by itself
+	discreet vfs.Discreet[N] // nil: reading moves no access times
 	count    counters
 	// timeout is how long the kernel may believe what it was told.
 	timeout time.Duration
@@ -52,6 +53,7 @@ func newRawFS[N vfs.Node](cfg *FilesystemConfig[N]) *rawFS[N] {
 		log:           cfg.Log,
 	}
 	r.restless, _ = cfg.FS.(vfs.Restless[N])
+	r.discreet, _ = cfg.FS.(vfs.Discreet[N])
 	if cfg.Timeout != nil {
 		r.timeout = min(*cfg.Timeout, forever)
 	}

@@ -27,7 +27,11 @@ func (r *rawFS[N]) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Re
 	if !ok {
 		return nil, stale
 	}
-	k, err := r.fs.Read(n, buf[:min(len(buf), int(in.Size))], int64(in.Offset))
+	read := r.fs.Read
+	if in.Flags&unix.O_NOATIME != 0 && r.discreet != nil {
+		read = r.discreet.ReadQuietly
+	}
+	k, err := read(n, buf[:min(len(buf), int(in.Size))], int64(in.Offset))
 	if err != nil {
 		return nil, r.status(err)
 	}

@@ -127,6 +127,12 @@ type Filesystem[N Node] interface {
 	SetFlags(n N, flags uint32) error
 }
 
+// A Discreet filesystem keeps access times, and can read without moving them.
+type Discreet[N Node] interface {
+	// ReadQuietly is Read for a file that was opened with O_NOATIME.
+	ReadQuietly(n N, p []byte, off int64) (int, error)
+}
+
 // A Restless filesystem has directories whose names come and go without the
 // kernel having asked for it, and without it being told.
 type Restless[N Node] interface {

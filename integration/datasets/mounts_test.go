@@ -428,6 +428,30 @@ func TestMountOptions(t *testing.T) {
 	}
 }
 
+// With strictatime each read that the kernel does not answer itself shows, unless the
+// file was opened with O_NOATIME, as backups do.
+func TestStrictAccessTimes(t *testing.T) {
+	_, dir := mounted(t, 0, "strictatime")
+	file := filepath.Join(dir, "f")
+	write(t, file, "x")
+	for _, c := range []struct {
+		flags int
+		moves bool
+	}{{unix.O_DIRECT, true}, {unix.O_DIRECT, true}, {unix.O_DIRECT | unix.O_NOATIME, false}, {unix.O_NOATIME, false}, {0, true}} {
+		var before, after unix.Stat_t
+		fd, err := unix.Open(file, unix.O_RDONLY|c.flags, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED)
+		time.Sleep(2 * time.Millisecond)
+		err = errors.Join(unix.Fstat(fd, &before), func() error { _, err := unix.Read(fd, aligned(pageSize)); return err }(), unix.Stat(file, &after), unix.Close(fd))
+		if err != nil || (before.Atim != after.Atim) != c.moves {
+			t.Errorf("flags %#x: access time %v, then %v (%v)", c.flags, before.Atim, after.Atim, err)
+		}
+	}
+}
+
 // With relatime a file that was read shows when, without it nothing is written.
 func TestAccessTimes(t *testing.T) {
 	for options, moves := range map[string]bool{"relatime": true, "noatime": false, "": false} {

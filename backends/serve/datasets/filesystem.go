@@ -16,6 +16,7 @@ type filesystem struct {
 var (
 	_ vfs.Filesystem[*dataset.Node] = filesystem{}
 	_ vfs.Restless[*dataset.Node]   = filesystem{}
+	_ vfs.Discreet[*dataset.Node]   = filesystem{}
 )
 
 func attrOf(a *dataset.Attr) vfs.Attr {
