@@ -69,12 +69,14 @@ type relocated struct {
 // free for new ones.
 func (p *Pool) relocateSome(ctx context.Context, profile Profile, todo []*chunk, pace *pace) (batch []*chunk, lost uint64, err error) {
 	room := p.roomAs(profile)
-	sum := int64(0)
+	spare := p.spareSectors() / 2 // writers have the rest meanwhile
+	sum, taken := int64(0), int64(0)
 	for _, c := range todo {
 		n := c.recordBytes()
-		if c.Class != format.Data || len(batch) > 0 && (sum+n > relocateMost || sum+n > room) {
+		if c.Class != format.Data || len(batch) > 0 && (sum+n > relocateMost || sum+n > room || taken+c.Sectors > spare) {
 			continue
 		}
+		taken += c.Sectors
 		if batch, sum = append(batch, c), sum+n; len(batch) == moveBatch {
 			break
 		}
@@ -89,6 +91,13 @@ func (p *Pool) relocateSome(ctx context.Context, profile Profile, todo []*chunk,
 		return batch[:1], lost, err
 	}
 	return nil, lost, fmt.Errorf("chunk %d holds %d bytes, and devices have room for %d in chunks of %v: %w", batch[0].ID, batch[0].recordBytes(), room, profile, err)
+}
+
+// spareSectors returns the free sectors of data that are neither promised nor kept.
+func (p *Pool) spareSectors() int64 {
+	p.space.mu.Lock()
+	defer p.space.mu.Unlock()
+	return p.space.unpromisedLocked()
 }
 
 // widenLog gives the intent log another column. Where there is no place for it, chunks

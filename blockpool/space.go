@@ -348,7 +348,8 @@ func (p *Pool) allocate(ctx context.Context, class format.Class, n, own int64) (
 			}
 			continue
 		}
-		if try < 20 && p.discards.pending() {
+		// What is given back to devices is free soon, and so is what is relocated.
+		if try < 20 && p.discards.pending() || try < 50 && p.relocating.Load() != nil {
 			p.waitUntil(ctx, freed, time.Now().Add(100*time.Millisecond))
 			continue
 		}
