@@ -3,7 +3,7 @@ package poolserver
 // operations are all that a server can be asked for.
 var operations = []operation{
 	PoolStatus, PoolStop, PoolEvents, PoolSet, PoolSync,
-	PoolScrub, PoolScrubControl, PoolAdd, PoolRemove, PoolReplace, PoolGrow, PoolOnline,
+	PoolScrub, PoolScrubControl, PoolAdd, PoolRemove, PoolReplace, PoolGrow, PoolOnline, PoolConvert,
 	PoolReplicaAdd, PoolReplicaRemove, PoolReplicaRecopy,
 	PoolCheck, PoolDump, PoolDumpThin, PoolRestoreThin, PoolCompact, PoolTrim, PoolRmap,
 	VolumeList, VolumeCreate, VolumeSnapshot, VolumeClone, VolumePromote, VolumeRollback,

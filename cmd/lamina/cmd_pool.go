@@ -36,7 +36,7 @@ on with all that was acknowledged.`,
 	}
 	cmd.AddCommand(
 		newPoolCreate(), newPoolList(), newPoolStatus(), newPoolSet(), newPoolEvents(),
-		newPoolScrub(), newPoolAdd(), newPoolRemove(), newPoolReplace(), newPoolGrow(), newPoolOnline(), newPoolReplica(),
+		newPoolScrub(), newPoolAdd(), newPoolRemove(), newPoolReplace(), newPoolGrow(), newPoolOnline(), newPoolConvert(), newPoolReplica(),
 		newPoolCheck(), newPoolRepair(), newPoolDump(), newPoolRestore(), newPoolCompact(), newPoolTrim(), newPoolRmap(),
 		newPoolServe(), newPoolStop(), newPoolDestroy(),
 	)

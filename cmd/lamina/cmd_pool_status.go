@@ -47,7 +47,10 @@ func printStatus(out io.Writer, st *poolserver.Status) error {
 		fmt.Fprintf(out, "action: %s\n", st.Action)
 	}
 	fmt.Fprintf(out, "  scan: %s\n", scrubText(&st.Scrub))
-	if m := st.Move; m.Running {
+	if c := st.Convert; c.State != blockpool.ConvertNone {
+		fmt.Fprintf(out, "  data: %s\n", convertText(&c))
+	}
+	if m := st.Move; m.Running && m.Kind != blockpool.MoveConvert {
 		fmt.Fprintf(out, "  work: %s of %s since %s, %s of %s (%s)\n", m.Kind, m.Device, clock(m.Began), sizeText(m.Done), sizeText(m.Total), percent(m.Done, m.Total))
 	}
 	fmt.Fprint(out, "config:\n\n")

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -353,4 +354,45 @@ func TestReplicasOfTheMetadata(t *testing.T) {
 	if st := s.status(); len(st.Replicas) != 1 || st.State != blockpool.StateOnline {
 		t.Errorf("at the end: %s, %+v", st.State, st.Replicas)
 	}
+}
+
+// TestAPoolIsConvertedWhileItIsInUse makes a mirror of a pool of one device, and
+// raidz1 of that, its metadata mirrored too.
+func TestAPoolIsConvertedWhileItIsInUse(t *testing.T) {
+	s := newPoolStage(t)
+	place := s.pool()
+	s.ok("volume", "create", "--size", "16M", "tank", "vol")
+	if got := s.feed([]byte("kept"), "volume", "write", "tank", "vol"); got.status != 0 {
+		t.Fatalf("%+v", got)
+	}
+	if got := lamina(t, "pool", "convert", "--data", "mirror", "tank"); got.status == 0 || !strings.Contains(got.stderr, "needs 2 devices, the pool has 1") {
+		t.Errorf("%+v", got)
+	}
+	if got := lamina(t, "pool", "convert", "tank"); got.status == 0 || !strings.Contains(got.stderr, "--data PROFILE") {
+		t.Errorf("%+v", got)
+	}
+	for i, profile := range []string{"mirror", "raidz1"} {
+		s.ok("pool", "add", "--size", "128M", "tank", filepath.Join(place.Dir, fmt.Sprintf("more%d", i)))
+		var st blockpool.ConvertStatus
+		if err := json.Unmarshal([]byte(s.ok("pool", "convert", "--json", "--data", profile, "--metadata", "mirror", "tank")), &st); err != nil || st.State != blockpool.ConvertFinished || st.Profile != profile {
+			t.Fatalf("%+v, %v", st, err)
+		}
+		now := s.status()
+		if now.Config.DataProfile != profile || now.Config.MetadataProfile != "mirror" || len(now.Replicas) != 2 || now.State != blockpool.StateOnline {
+			t.Errorf("%+v, %+v", now.Config, now.Replicas)
+		}
+		if got := s.ok("pool", "status", "tank"); !strings.Contains(got, "data: data converted to "+profile) {
+			t.Errorf("status says\n%s", got)
+		}
+		s.ok("pool", "scrub", "tank")
+		s.ok("pool", "stop", "tank")
+		if got := s.ok("volume", "read", "--length", "4", "tank", "vol"); got != "kept" {
+			t.Errorf("the volume reads %q", got)
+		}
+	}
+	s.ok("pool", "convert", "--metadata", "single", "tank")
+	if st := s.status(); st.Config.MetadataProfile != "single" || len(st.Replicas) != 1 {
+		t.Errorf("%+v", st.Replicas)
+	}
+	s.ok("pool", "check", "tank")
 }
