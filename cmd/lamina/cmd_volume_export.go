@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/backends/poolserver"
+	"github.com/laminafs/lamina/backends/serve"
 )
 
 // exportFlags say how to export.
@@ -37,7 +38,8 @@ func newVolumeExport() *cobra.Command {
 --fuse shows all volumes and snapshots as files in the directory DIR, for losetup,
 qemu, fuse2fs or dd. --nbd serves VOLUME, or all of them by name, on the Unix socket
 SOCKET, for qemu, nbdcopy or nbd-client. --loop makes a loop device of VOLUME and
-prints its name: root only. --raw writes VOLUME to stdout, with holes if that is a
+prints its name: root only, also of a pool that is another user's, where a new size of
+the volume reaches the device only when it is exported again. --raw writes VOLUME to stdout, with holes if that is a
 file.
 
 The server of the pool runs as long as there is an export; lamina volume unexport
@@ -160,11 +162,20 @@ func loopOf(ctx context.Context, c *poolserver.Client, volume string, readOnly b
 		return "", err
 	}
 	argv := []string{"--find", "--show", "--direct-io=on"}
-	if readOnly || strings.Contains(volume, "@") {
+	readOnly = readOnly || strings.Contains(volume, "@")
+	if readOnly {
 		argv = append(argv, "--read-only")
 	}
 	file := filepath.Join(e.Target, volume)
-	if _, err := os.Stat(file); err != nil {
+	_, err = os.Stat(file)
+	if errors.Is(err, unix.EACCES) { // the pool is another user's, and so is the mount
+		device, err := serve.AttachOthers(e.Target, file, readOnly)
+		if err != nil {
+			return "", errors.Join(fmt.Errorf("export %s: %w", volume, err), endIfUnused(ctx, c, e.Target))
+		}
+		return device, nil
+	}
+	if err != nil {
 		return "", errors.Join(fmt.Errorf("export %s: %w", volume, err), endIfUnused(ctx, c, e.Target))
 	}
 	device, err := losetup(ctx, append(argv, file)...)
