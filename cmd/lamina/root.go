@@ -49,7 +49,7 @@ wrong, and 3 when doctor finds no way to mount.`,
 	})
 	root.AddCommand(
 		newMount(), newUmount(), newPs(), newStat(), newBranch(),
-		newImage(), newLayer(), newInfo(), newDf(), newGC(), newCheck(),
+		newImage(), newLayer(), newInfo(), newDf(), newBench(), newGC(), newCheck(),
 		newInspect(), newExplore(), newTrace(),
 		newPool(), newVolume(), newDataset(), newSubvolume(),
 		newDoctor(), newVersion(), newCompletion(), newMan(), newOptions(),
