@@ -213,7 +213,7 @@ func (d *volumes) base(ctx context.Context) error {
 	}
 	fstype := d.set.filesystem
 	if fstype == "" {
-		fstype = chooseFilesystem()
+		fstype = chooseFilesystem(d.choice.Engine)
 	}
 	if o := filesystemObstacle(fstype); o != "" {
 		return errors.New(o)

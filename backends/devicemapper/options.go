@@ -46,7 +46,7 @@ var knownOptions = []driver.Option{
 	{Name: "loopdatasize", Accepts: "bytes", Help: "size of the sparse file with the data, 100G; a larger one later makes it grow"},
 	{Name: "loopmetadatasize", Accepts: "bytes", Help: "size of the sparse file with the metadata, 2G"},
 	{Name: "blocksize", Accepts: "a multiple of 64k, 1g at most", Help: "what is allocated at once, 64k; of a new pool"},
-	{Name: "fs", Accepts: "xfs, ext4", Help: "filesystem of the base device"},
+	{Name: "fs", Accepts: "xfs, ext4", Help: "filesystem of the base device; xfs natively, ext4 over a volume of lamina's"},
 	{Name: "mkfsarg", Accepts: "arguments, separated by spaces", Help: "further arguments of mkfs"},
 	{Name: "mountopt", Accepts: "mount options joined by commas", Help: "further options of each view"},
 	{Name: "datadev", Accepts: "a block device", Help: "holds the data, in place of a file; along with metadatadev"},

@@ -126,7 +126,7 @@ func (d *volumes) fields(of []driver.Field, s space, doomed int) []driver.Field 
 	fstype, size := d.format.Filesystem, d.format.BaseSize
 	if d.format.Base == 0 {
 		if fstype, size = d.set.filesystem, d.set.baseSize; fstype == "" {
-			fstype = chooseFilesystem()
+			fstype = chooseFilesystem(d.choice.Engine)
 		}
 	}
 	yes := func(b bool) string {

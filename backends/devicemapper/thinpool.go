@@ -238,11 +238,16 @@ func (p *thinPool) remove(ctx context.Context, id uint32, size int64) error {
 			}
 		}
 	}
-	err := p.control.Message(p.name, fmt.Sprintf("delete %d", id))
-	if errors.Is(err, unix.ENODATA) { // dm_pool_delete_thin_device of one that is not there
-		return nil
+	// A device lets go of its metadata a moment after its name is gone.
+	for end := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+		err := p.control.Message(p.name, fmt.Sprintf("delete %d", id))
+		switch {
+		case errors.Is(err, unix.ENODATA): // dm_pool_delete_thin_device of one that is not there
+			return nil
+		case !errors.Is(err, unix.EBUSY) || time.Now().After(end):
+			return err
+		}
 	}
-	return err
 }
 
 func (p *thinPool) discards() bool {

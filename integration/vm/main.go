@@ -179,10 +179,6 @@ func (c *cache) addTests(w *cpio, list []suite, only string, job *machine.Job) e
 	}
 	for _, s := range list {
 		for i, b := range s.tests {
-			if _, err := os.Stat(b.pkg); errors.Is(err, os.ErrNotExist) && b.optional {
-				fmt.Printf("%s: there is no %s\n", s.name, b.pkg)
-				continue
-			}
 			name := fmt.Sprintf("%s-%d.test", s.name, i)
 			if err := compile("test", "-c", "-tags", "integration", "-o", filepath.Join(tmp, name), "./"+b.pkg); err != nil {
 				return err
@@ -194,7 +190,7 @@ func (c *cache) addTests(w *cpio, list []suite, only string, job *machine.Job) e
 			if only != "" {
 				pattern = only
 			}
-			job.Tests = append(job.Tests, machine.Test{Suite: s.name, Package: b.pkg, Path: "/tests/" + name, Run: pattern, Must: b.must})
+			job.Tests = append(job.Tests, machine.Test{Suite: s.name, Package: b.pkg, Path: "/tests/" + name, Run: pattern, Must: b.must, Before: b.before, Env: b.env})
 		}
 	}
 	if len(job.Tests) == 0 {

@@ -150,11 +150,16 @@ func do(name string, args ...string) error {
 
 // test runs one binary.
 func test(out io.Writer, t machine.Test) error {
+	for _, argv := range t.Before {
+		if err := do(argv[0], argv[1:]...); err != nil {
+			return err
+		}
+	}
 	limit, _ := time.ParseDuration(testTime)
 	ctx, cancel := context.WithTimeout(context.Background(), limit+time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, t.Path, "-test.v", "-test.timeout="+testTime, "-test.run="+t.Run)
-	cmd.Dir = "/var/tmp"
+	cmd.Dir, cmd.Env = "/var/tmp", append(os.Environ(), t.Env...)
 	// A pipe, not the port: what a test leaves running would keep that open.
 	read, write, err := os.Pipe()
 	if err != nil {

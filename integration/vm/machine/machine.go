@@ -30,4 +30,7 @@ type Test struct {
 	Path    string   `json:"path"` // in the machine
 	Run     string   `json:"run"`  // -test.run
 	Must    []string `json:"must"` // tests that have to pass
+	// Before are programs that run first, and Env is added to the environment.
+	Before [][]string `json:"before,omitempty"`
+	Env    []string   `json:"env,omitempty"`
 }
