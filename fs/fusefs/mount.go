@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // RawConfig says what filesystem to serve where.
@@ -55,12 +56,18 @@ func MountRaw(cfg RawConfig) (*RawMount, error) {
 
 // Start begins to answer requests and goes on until the filesystem is unmounted,
 // by whomever.
+//
+// The kernel takes the root directory for root's until it has asked for its attributes
+// (fuse_get_root_inode), and would refuse its owner a chmod(2) that comes first. So it
+// is made to ask before anybody else comes. What is asked there is answered by then.
 func (m *RawMount) Start() {
 	spareProcessors()
 	go func() {
 		defer close(m.done)
 		m.conn.serve()
 	}()
+	var st unix.Stat_t
+	_ = unix.Lstat(m.info.Target, &st) // who fails to look at it has no chmod to lose
 }
 
 // spareProcessors makes up for goroutines that wait in read(2) and hold a

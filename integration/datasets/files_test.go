@@ -51,6 +51,9 @@ func TestProgramsFindAPOSIXFilesystem(t *testing.T) {
 	})
 }
 
+// changesMode changes the mode of a directory without having looked at it.
+func changesMode(dir string) error { return unix.Chmod(dir, 0o750) }
+
 // check is the first error of several steps.
 type check struct{ err error }
 

@@ -18,6 +18,7 @@ import (
 // endless are programs that tell on their output how far they are, and go on until
 // the server is gone.
 var endless = map[string]func(dir string) error{
+	"chmod":               changesMode, // it does end
 	"make files":          makesFiles,
 	"commit":              commits,
 	"stress":              stress,

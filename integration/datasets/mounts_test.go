@@ -428,6 +428,19 @@ func TestMountOptions(t *testing.T) {
 	}
 }
 
+// The owner of a new mount may change its root before anybody has looked at it.
+func TestTheRootOfANewMountIsItsOwners(t *testing.T) {
+	for _, uid := range []uint32{0, nobody} {
+		s, dir := mounted(t, uid, "")
+		s.run("chmod", "700", dir) // looks at it, by what the kernel has cached
+		s.ask("umount", dir)
+		s.ask("mount", "set", dir, "")
+		if err := s.client("chmod", dir); err != nil {
+			t.Errorf("uid %d: %v", uid, err)
+		}
+	}
+}
+
 // With strictatime each read that the kernel does not answer itself shows, unless the
 // file was opened with O_NOATIME, as backups do.
 func TestStrictAccessTimes(t *testing.T) {
