@@ -66,6 +66,29 @@
 // returned: a record or node that does not fit its checksum is read from another
 // copy and mended, or is an error.
 //
+// # What it costs
+//
+// A record has one checksum, so the first read of any part of it reads and verifies
+// all of it: 64K for 4K where records have 64K. What was verified stays in memory
+// (readcache.go), so only the first touch pays. Sums of parts would have to lie in the
+// trees, or next to the data:
+//
+//	8 bytes per 4K     128 bytes for a record of 64K, whose mapping has about 20; the
+//	                   aim is 64 for both, with the tree above them
+//	4 bytes per 4K     64 bytes: beyond it too, and one wrong part in 2^32 passes
+//	4 bytes per 16K    16 bytes: fits, still reads four times as much, and is as weak
+//	a sector of sums   65 to 68K: 6% more space, records that are not aligned any more
+//	beside the record  nor blocks of dm-thin's, and a second read for each first touch
+//
+// Who reads at random, and more than the cache holds, takes records of 4K to 16K, as
+// with zfs. The default is 16K.
+//
+// A snapshot is one commit of bbolt, two fdatasyncs: pages, then the meta page. A
+// change and a snapshot are one txg: one fdatasync of the data more, before those. In a
+// sparse file that one is the dearest, since the host's filesystem commits its journal
+// for blocks that are new. It cannot run beside the sync of bbolt's pages, though it
+// need only come before the meta page, since bbolt writes both in one call.
+//
 // # Long work
 //
 // A scrub, a device that leaves, is replaced or returns, data that gets another
