@@ -118,15 +118,6 @@ func (p *Pool) ConvertStatus() ConvertStatus {
 	return st
 }
 
-// recordBytes returns about how many bytes of records a chunk holds.
-func (c *chunk) recordBytes() int64 {
-	used := (c.Sectors - int64(c.free.Free())) * format.SectorSize
-	if parity := c.Profile.Parity(); parity > 0 {
-		used = used * int64(len(c.Columns)-parity) / int64(len(c.Columns))
-	}
-	return used
-}
-
 // beginConvert has new chunks get the profile, and notes that there is a conversion,
 // if it can come to its end.
 func (p *Pool) beginConvert(ctx context.Context, profile Profile, rate int64) error {

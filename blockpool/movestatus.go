@@ -104,14 +104,18 @@ func (m *moves) did(n int64) {
 // recordBytes returns about how many bytes of records have a part on a device.
 func (p *Pool) recordBytes(d *device) (n int64) {
 	for _, c := range p.space.all() {
-		if c.Class == format.Log || c.column(d.id) < 0 {
-			continue
+		if c.Class != format.Log && c.column(d.id) >= 0 {
+			n += c.recordBytes()
 		}
-		used := (c.Sectors - int64(c.free.Free())) * format.SectorSize
-		if parity := c.Profile.Parity(); parity > 0 {
-			used = used * int64(len(c.Columns)-parity) / int64(len(c.Columns))
-		}
-		n += used
 	}
 	return n
+}
+
+// recordBytes returns about how many bytes of records a chunk holds.
+func (c *chunk) recordBytes() int64 {
+	used := (c.Sectors - int64(c.free.Free())) * format.SectorSize
+	if parity := c.Profile.Parity(); parity > 0 {
+		used = used * int64(len(c.Columns)-parity) / int64(len(c.Columns))
+	}
+	return used
 }

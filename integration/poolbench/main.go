@@ -17,6 +17,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/laminafs/lamina/integration/stats"
@@ -62,11 +63,23 @@ func run(args []string, out io.Writer) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	before := load()
 	r := measure(dir, o)
+	r.Notes = append(r.Notes, fmt.Sprintf("%d rounds of %d MB and %d random operations; %d processors, whose load averages were %s before and %s after",
+		o.rounds, o.size>>20, o.ops, runtime.NumCPU(), before, load()))
 	if _, err := io.WriteString(out, r.Table()); err != nil {
 		return err
 	}
 	return r.Save(o.text, o.json)
+}
+
+// load returns the load averages: what else the machine had to do.
+func load() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "unknown"
+	}
+	return strings.Join(strings.Fields(string(b))[:3], " ")
 }
 
 // measure runs every workload on every subject, interleaved.

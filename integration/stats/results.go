@@ -16,6 +16,7 @@ type Results struct {
 	Seconds   map[string]map[string][]float64 `json:"seconds"`   // by workload and subject
 	Reference map[string]string               `json:"reference"` // by workload: the subject whose time is 1
 	Problems  map[string]string               `json:"problems,omitempty"`
+	Notes     []string                        `json:"notes,omitempty"` // about the run: how large, on what
 }
 
 // NewResults returns results without values.
@@ -59,6 +60,9 @@ func (r *Results) Table() string {
 	}
 	for _, what := range slices.Sorted(maps.Keys(r.Problems)) {
 		fmt.Fprintf(&b, "not measured: %s: %s\n", what, r.Problems[what])
+	}
+	for _, n := range r.Notes {
+		fmt.Fprintf(&b, "%s\n", n)
 	}
 	return b.String()
 }
