@@ -51,8 +51,9 @@ pool-long: ## the same, with the numbers of a long run: days
 	$(POOL_LONG) LAMINA_MUTANTS=100 $(POOL) -run '$(POOL_PROOFS)' ./blockpool
 	CGO_ENABLED=1 LAMINA_STRESS_SECONDS=600 $(POOL) -race -run '^Test(ManyAtOnce|VolumesAreWhatTheir|VolumesOf)' ./blockpool
 
+DRIVER_TESTS = ^Test(Conformance.*|NativeWithADoubleOfZFS|OtherUsers)$$
 driver-test: ## the storage drivers with every engine: as root, as an ordinary user, as root of a user namespace (root; minutes)
-	LAMINA_DRIVERTEST_OTHERS=1 $(GO) test -count=1 -timeout 30m -v -run '^Test(Conformance.*|NativeWithADoubleOfZFS|OtherUsers)$$' ./backends/overlay2 ./backends/overlay ./backends/aufs ./backends/devicemapper ./backends/btrfs ./backends/zfs ./backends/vfs
+	LAMINA_DRIVERTEST_OTHERS=1 $(GO) test -count=1 -timeout 30m -v -run '$(DRIVER_TESTS)' ./backends/overlay2 ./backends/overlay ./backends/aufs ./backends/devicemapper ./backends/btrfs ./backends/zfs ./backends/vfs
 
 VM_TESTS = dm,zfs,nbd
 vm-test: ## what needs a kernel with device-mapper, zfs or NBD, in one of Debian under qemu (minutes; packages are kept in /var/tmp/lamina-vm; zfs is compiled once, a quarter of an hour; VM_TESTS=dm,nbd for some)
