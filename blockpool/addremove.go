@@ -1,6 +1,7 @@
 package blockpool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -203,7 +204,7 @@ func (p *Pool) runMove(ctx context.Context, move func(context.Context) error) er
 	}
 	defer done()
 	if st := p.MoveStatus(); st.Running && st.Kind != MoveResilver {
-		return fmt.Errorf("%s of %s is under way: %w", st.Kind, st.Device, ErrBusy)
+		return fmt.Errorf("%s of %s is under way: %w", st.Kind, cmp.Or(st.Device, "data"), ErrBusy)
 	}
 	turn, err := p.jobs.move(ctx)
 	if err != nil {

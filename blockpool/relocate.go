@@ -85,6 +85,7 @@ func (p *Pool) relocateSome(ctx context.Context, profile Profile, todo []*chunk,
 		if lost, err = p.relocate(ctx, profile, some, pace); !errors.Is(err, ErrNoSpace) {
 			return some, lost, err
 		}
+		// What has not moved is where it was.
 	}
 	if first := batch[0]; first.recordBytes() <= p.freeBeside(first) {
 		lost, err = p.relocate(ctx, first.Profile, batch[:1], pace)
@@ -155,7 +156,7 @@ func (p *Pool) roomAs(profile Profile) (room int64) {
 
 // relocate empties chunks into others of a profile, and removes them.
 func (p *Pool) relocate(ctx context.Context, profile Profile, batch []*chunk, pace *pace) (lost uint64, err error) {
-	slices.SortFunc(batch, func(a, b *chunk) int { return cmp.Compare(a.Base, b.Base) })
+	batch = slices.SortedFunc(slices.Values(batch), func(a, b *chunk) int { return cmp.Compare(a.Base, b.Base) })
 	r := &relocation{p: p, profile: profile, pace: pace, from: batch,
 		copies: map[format.Addr]*relocated{}, olds: map[format.Addr]format.Addr{}, leaves: map[btree.NodeID]format.Addr{}}
 	for _, c := range batch {
