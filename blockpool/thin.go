@@ -25,8 +25,8 @@ type ThinDevice struct {
 
 // DumpThin writes volumes as a dm-thin pool: their mappings to w, as the XML that
 // thin_restore takes, and their data to data, block after block, a shared one
-// once. With a nil data only the XML is written. Both are as of the last durable
-// transaction group. The names are those of volumes and snapshots of 64K records;
+// once; a file or block device says by its size how large the pool is to be. With a
+// nil data only the XML is written. Both are as of the last durable transaction group. The names are those of volumes and snapshots of 64K records;
 // with none, all such are written. A volume's id is its dev_id.
 //
 // It returns what dm-thin keeps elsewhere: names and sizes.
@@ -139,7 +139,11 @@ func (d *thinDumper) dump() error {
 	}
 	// Time 1 is now. A block that is shared is from before the snapshot, so that
 	// dm-thin copies it when it is written to; others are written in place.
-	sb := thinxml.Superblock{Time: 1, Transaction: 1, DataBlockSize: thinBlock / 512, NrDataBlocks: d.total}
+	blocks, err := d.dataBlocks()
+	if err != nil {
+		return err
+	}
+	sb := thinxml.Superblock{Time: 1, Transaction: 1, DataBlockSize: thinBlock / 512, NrDataBlocks: blocks}
 	if err := d.w.Superblock(sb); err != nil {
 		return err
 	}
@@ -157,6 +161,22 @@ func (d *thinDumper) dump() error {
 		}
 	}
 	return d.w.Close()
+}
+
+// dataBlocks returns how many blocks the data device has: all of it where it can tell,
+// a file or block device, else those that are used. thin_restore takes what lies behind
+// them for used, and a pool of dm-thin that finds its device larger adds only what
+// further bitmaps count, 16,320 blocks each: it could be full from the beginning.
+func (d *thinDumper) dataBlocks() (uint64, error) {
+	device, ok := d.data.(io.Seeker)
+	if !ok {
+		return d.total, nil
+	}
+	size, err := device.Seek(0, io.SeekEnd)
+	if err != nil {
+		return 0, fmt.Errorf("size of the data device: %w", err)
+	}
+	return max(d.total, uint64(size)/thinBlock), nil
 }
 
 // block writes the mapping of one record, and its data if nobody had it before.

@@ -140,6 +140,21 @@ func TestAPoolGoesToDMThinAndComesBackSharingWhatItShared(t *testing.T) {
 	}
 }
 
+// A pool that dm-thin is to write to needs free blocks: all that its device has.
+func TestADumpSaysHowLargeTheDataDeviceIs(t *testing.T) {
+	b := thinPool(t, 1)
+	f, err := os.Create(filepath.Join(t.TempDir(), "data"))
+	b.must(err)
+	defer f.Close()
+	b.must(f.Truncate(1 << 30))
+	var text bytes.Buffer
+	_, err = b.DumpThin(ctx, &text, f)
+	b.must(err)
+	if dump := throughThinTools(t, text.String()); !strings.Contains(dump, `nr_data_blocks="16384"`) {
+		t.Errorf("a device of 1 GiB: %.200s", dump)
+	}
+}
+
 // TestSharedBlocksAreOlderThanTheirDevicesSnapshots is what keeps dm-thin from
 // writing over a block that another device has: it looks at times, not at counts.
 func TestSharedBlocksAreOlderThanTheirDevicesSnapshots(t *testing.T) {

@@ -96,7 +96,8 @@ every replica of it is lost. The pool may be in use.
 
 With --thin, volumes of 64K records are written as a dm-thin pool: their mappings as
 the XML of thin_dump, which thin_restore takes, and with --data what they hold, as
-the data device of that pool.`,
+the data device of that pool. A FILE that is no block device is to be made as large
+as that device first (truncate -s): the pool has no free blocks beyond it.`,
 		Example: `  lamina pool dump tank | zstd > tank.dump.zst
   lamina pool dump --thin --data /dev/vg/thin-data docker > meta.xml
   thin_restore -i meta.xml -o /dev/vg/thin-meta`,
