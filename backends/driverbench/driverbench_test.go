@@ -24,10 +24,17 @@ func TestRunMeasuresAndLeavesNothing(t *testing.T) {
 	} else {
 		f.Close()
 	}
+	// On a disk each sync would wait for what all other tests write.
 	dir := t.TempDir()
+	if os.Geteuid() == 0 {
+		if d, err := os.MkdirTemp("/dev/shm", "lamina-bench-test-"); err == nil {
+			dir = d
+			t.Cleanup(func() { os.RemoveAll(d) })
+		}
+	}
 	tiny := Sizes{Big: 1 << 20, Shared: 1 << 20, Sequential: 1 << 20, Small: 70, Depth: 3, Containers: 2, Random: 3}
 	r, err := Run(context.Background(), Config{
-		Dir: dir, Drivers: []string{"overlay2", "vfs", "nonsense"}, Engines: []driver.Engine{driver.Userspace}, Rounds: 2, Sizes: tiny,
+		Dir: dir, Drivers: []string{"overlay2", "vfs", "nonsense"}, Engines: []driver.Engine{driver.Userspace}, Rounds: 2, Sizes: tiny, Alone: true,
 		Servers: drivertest.Servers, PoolServer: drivertest.PoolCommand,
 	})
 	if err != nil || len(r.Problems) > 0 {
@@ -35,7 +42,7 @@ func TestRunMeasuresAndLeavesNothing(t *testing.T) {
 	}
 	for _, row := range r.Rows {
 		for _, s := range []string{"overlay2/userspace", "vfs/userspace"} {
-			if n := len(row.Values[s]); n != 2 && !(n == 0 && row.Name == rowManyCache && os.Geteuid() != 0) {
+			if n := len(row.Values[s]); n != 2 && (n != 0 || row.Name != rowManyCache) {
 				t.Errorf("%s of %s: %d values, want 2", row.Name, s, n)
 			}
 		}

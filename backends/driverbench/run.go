@@ -31,6 +31,10 @@ type Config struct {
 
 	Servers    driver.Servers
 	PoolServer func(dir string) []string
+	// Alone leaves out what all programs of the machine feel: the caches are not
+	// emptied, so what the page cache takes is not measured.
+	Alone bool
+
 	// Tell is called with what is being done; nil for nobody.
 	Tell func(what string)
 }
