@@ -54,6 +54,7 @@ type export struct {
 	loops func() []serve.Loop
 	close func(force bool) error // begins to end it; EBUSY while it is in use, unless forced
 	ended chan struct{}          // closed when nothing of the pool is open through it
+	gone  chan struct{}          // closed when it is not listed and not remembered any more
 }
 
 // closeTime is how long an export that ends is waited for: requests that are being
@@ -68,13 +69,13 @@ func (e *export) info() ExportInfo {
 	return ExportInfo{Kind: e.kind, Target: e.target, Volume: volume, InUse: e.inUse(), Loops: e.loops(), Private: e.private}
 }
 
-// end closes an export and waits for it.
+// end closes an export and waits until nobody is told of it any more.
 func (e *export) end(force bool) error {
 	if err := e.close(force); err != nil {
 		return err
 	}
 	select {
-	case <-e.ended:
+	case <-e.gone:
 		return nil
 	case <-time.After(closeTime):
 		if force {
@@ -172,7 +173,7 @@ func (s *Server) export(e *export, start func(*export) error) error {
 	if !s.activity.enter() {
 		return errStopping
 	}
-	e.ended = make(chan struct{})
+	e.ended, e.gone = make(chan struct{}), make(chan struct{})
 	if err := start(e); err != nil {
 		s.activity.leave()
 		return fmt.Errorf("export to %s: %w", e.target, err)
@@ -183,6 +184,7 @@ func (s *Server) export(e *export, start func(*export) error) error {
 		<-e.ended
 		s.exports.remove(e)
 		s.remember()
+		close(e.gone)
 		s.activity.leave()
 	}()
 	return nil

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -188,8 +187,7 @@ func (s *Server) awaitUnmounted(name, target string) {
 		}
 		for end := time.Now().Add(closeTime); s.exports.get(e.target) == e && !e.inPlace() && time.Now().Before(end); {
 			select {
-			case <-e.ended:
-				runtime.Gosched() // it is taken out of the list now
+			case <-e.gone:
 			case <-time.After(5 * time.Millisecond):
 			}
 		}

@@ -39,6 +39,17 @@ func (b *bench) mount(c *Client, name, dir, options string) {
 	b.Cleanup(func() { fusefs.Unmount(dir, true) })
 }
 
+// create makes a file on a mount that this process serves. Package os would poll it while
+// the garbage collector waits for the thread, and the server for the garbage collector.
+func create(t *testing.T, path string) (fd int) {
+	t.Helper()
+	fd, err := unix.Open(path, unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
 // umount(8) returns before the server knows of it: whoever mounts again at once, there
 // or elsewhere, must not be told that the dataset is mounted.
 func TestADatasetIsMountedAgainAsSoonAsItIsUnmounted(t *testing.T) {
@@ -47,9 +58,7 @@ func TestADatasetIsMountedAgainAsSoonAsItIsUnmounted(t *testing.T) {
 	dir, other := b.mountable(c, "set"), t.TempDir()
 	b.mount(c, "set", dir, "")
 	for i := range 40 {
-		if err := os.WriteFile(filepath.Join(dir, "f"), []byte("x"), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		unix.Close(create(t, filepath.Join(dir, "f")))
 		if err := fusefs.Unmount(dir, false); err != nil {
 			t.Fatal(err)
 		}
@@ -63,6 +72,22 @@ func TestADatasetIsMountedAgainAsSoonAsItIsUnmounted(t *testing.T) {
 	}
 }
 
+// What was unmounted is not listed: a layer that was mounted a moment ago can be removed.
+func TestADatasetIsNotListedOnceItIsUnmounted(t *testing.T) {
+	b := newBench(t)
+	c := b.start(0)
+	dir := b.mountable(c, "set")
+	for i := range 100 {
+		b.mount(c, "set", dir, "")
+		if _, err := DatasetUnmount.Call(ctx, c, UnmountDataset{Target: dir}); err != nil {
+			t.Fatal(err)
+		}
+		if list, err := DatasetMounts.Call(ctx, c, None{}); err != nil || len(list) > 0 {
+			t.Fatalf("round %d: mounted are %+v, %v", i, list, err)
+		}
+	}
+}
+
 // What was unmounted lazily and is in use cannot be mounted again; the message says so
 // and does not speak of a mount that nobody can see.
 func TestWhatWasUnmountedLazilyIsInUse(t *testing.T) {
@@ -70,8 +95,7 @@ func TestWhatWasUnmountedLazilyIsInUse(t *testing.T) {
 	c := b.start(0)
 	dir := b.mountable(c, "set")
 	b.mount(c, "set", dir, "")
-	f := must[*os.File](t)(os.Create(filepath.Join(dir, "f")))
-	defer f.Close()
+	f := create(t, filepath.Join(dir, "f"))
 	if err := fusefs.Unmount(dir, true); err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +103,7 @@ func TestWhatWasUnmountedLazilyIsInUse(t *testing.T) {
 	if !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), "still in use") {
 		t.Errorf("mounting it: %v", err)
 	}
-	f.Close()
+	unix.Close(f)
 	b.mount(c, "set", dir, "")
 }
 
