@@ -131,6 +131,8 @@ func testErrors(t *testing.T, b *bench) {
 	for _, id := range []string{"", ".", "..", "a/b", "-x", ".x", "a b", "a\x00", "a:b", "ä", "lock", "tmp", strings.Repeat("x", driver.MaxID+1)} {
 		r.fails(create(id, ""), driver.ErrBadID)
 	}
+	r.create("empty", "") // as podman and moby call one
+	r.ok(r.Remove(r.ctx, "empty"))
 	r.create("active", "")
 	r.fails(create("active", ""), driver.ErrExists)
 	r.fails(create("child", "active"), driver.ErrActive)

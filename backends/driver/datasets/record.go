@@ -31,7 +31,7 @@ const committed = "committed"
 
 // reserved are the names in a root that no layer can have, with this package or
 // another.
-var reserved = []string{"lamina.json", "lock", "tmp", "mounts", "empty", "mnt", "pool", "l"}
+var reserved = []string{"lamina.json", "lock", "tmp", "mounts", "mnt", "pool", "l"}
 
 func checkID(id string) error {
 	if err := driver.CheckID(id); err != nil {

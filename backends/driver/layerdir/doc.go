@@ -7,7 +7,7 @@
 //	ROOT/tmp/             parts that are being made, or taken away, each locked by
 //	                      the process that is at it
 //	ROOT/mounts/ID        where views of the layer were mounted
-//	ROOT/empty/           a directory without anything, which never changes
+//	ROOT/.empty/          a directory without anything, which never changes
 //	ROOT/…                the layers, as the kind lays them out
 //
 // # Invariants

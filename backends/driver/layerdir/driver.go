@@ -57,6 +57,7 @@ type format struct {
 
 const (
 	formatFile = "lamina.json"
+	emptyDir   = ".empty" // no layer is called so, see [driver.CheckID]
 	version    = 1
 )
 
@@ -104,7 +105,7 @@ func (d *Driver) makeRoot(userxattr string) error {
 	if userxattr != "" && marks == "" {
 		return fmt.Errorf("option userxattr=%s is %w; accepted: true, false", userxattr, driver.ErrUnsupported)
 	}
-	for _, dir := range []string{"", "tmp", "mounts", "empty"} {
+	for _, dir := range []string{"", "tmp", "mounts", emptyDir} {
 		if err := os.Mkdir(filepath.Join(d.root, dir), 0o711); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}
@@ -297,7 +298,7 @@ func (d *Driver) unionOptions(l *driver.Layer, s *Stack, readOnly bool, further 
 	}
 	// The kernel wants two lowers where there is no upper, and one where there is.
 	if len(o.Lower) == 0 || readOnly && len(o.Lower) == 1 {
-		o.Lower = append(o.Lower, d.path("empty"))
+		o.Lower = append(o.Lower, d.path(emptyDir))
 	}
 	if o.Index == mountopt.Unset {
 		// What an index ties together falls apart when the upper becomes a lower.

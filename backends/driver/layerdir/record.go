@@ -12,7 +12,7 @@ import (
 )
 
 // reserved are the names in a root that no layer can have.
-var reserved = []string{"lamina.json", "lock", "tmp", "mounts", "empty", "views", "l"}
+var reserved = []string{"lamina.json", "lock", "tmp", "mounts", "views", "l"}
 
 func checkID(id string) error {
 	if err := driver.CheckID(id); err != nil {
