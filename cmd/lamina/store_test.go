@@ -131,7 +131,7 @@ func TestStoreCommandsSayWhatIsWrong(t *testing.T) {
 		{"layer mount none", exitFailure, "lamina layer ls"},
 		{"image mount none", exitFailure, "lamina image ls"},
 		{"layer create --parent a --image b c", exitUsage, "keep to one"},
-		{"info --driver ext4", exitFailure, "overlay2, overlay, aufs, btrfs, zfs, vfs"},
+		{"info --driver ext4", exitFailure, "overlay2, overlay, aufs, devicemapper, btrfs, zfs, vfs"},
 		{"info --engine fast", exitFailure, "auto, native, userspace"},
 		{"info --driver-option overlay2.speed=1", exitFailure, "size, inodes"},
 		{"image save --format zip x", exitFailure, "x"},
