@@ -55,6 +55,12 @@ DRIVER_TESTS = ^Test(Conformance.*|NativeWithADoubleOfZFS|OtherUsers)$$
 driver-test: ## the storage drivers with every engine: as root, as an ordinary user, as root of a user namespace (root; minutes)
 	LAMINA_DRIVERTEST_OTHERS=1 $(GO) test -count=1 -timeout 30m -v -run '$(DRIVER_TESTS)' ./backends/overlay2 ./backends/overlay ./backends/aufs ./backends/devicemapper ./backends/btrfs ./backends/zfs ./backends/vfs
 
+# In a module of its own, for what it depends on. -mod=mod brings its go.mod up to date
+# when that of lamina has changed.
+SUITES =
+suites-test: ## the storage drivers in the suites by which podman, moby and containerd judge theirs (root; minutes; SUITES='-short -run /overlay2-' for a part)
+	cd integration/suites && CGO_ENABLED=0 $(GO) vet -mod=mod ./... && CGO_ENABLED=0 $(GO) test -mod=mod -count=1 -timeout 30m -v $(SUITES) ./...
+
 VM_TESTS = dm,zfs,nbd
 vm-test: ## what needs a kernel with device-mapper, zfs or NBD, in one of Debian under qemu (minutes; packages are kept in /var/tmp/lamina-vm; zfs is compiled once, a quarter of an hour; VM_TESTS=dm,nbd for some)
 	$(GO) run ./integration/vm --tests $(VM_TESTS)
@@ -84,4 +90,4 @@ fuzz: ## each fuzz target for a little while
 clean: ## remove what was built
 	rm -rf $(BIN)
 
-.PHONY: help build install demo test race driver-test vm-test pool-test pool-long root-test arrows bench bench-rootless bench-quick bench-pool bench-datasets fuzz clean
+.PHONY: help build install demo test race driver-test suites-test vm-test pool-test pool-long root-test arrows bench bench-rootless bench-quick bench-pool bench-datasets fuzz clean
