@@ -5,7 +5,7 @@
 //
 // Graph drivers make no difference between layers that are written to and layers that
 // are built on. Here a layer is committed when the first other is built on it; a view of
-// it that somebody uses is made anew, read-only, in the same place.
+// it that somebody uses is made anew, read-only.
 //
 // A view is counted: Get mounts a layer for the first of its users, Put takes it away
 // with the last.

@@ -75,7 +75,7 @@ func (d *Driver) commitLocked(id string) error {
 	if err := d.lamina.Commit(ctx, id); err != nil || !used {
 		return err
 	}
-	_, err = d.lamina.Mount(ctx, id, driver.MountOptions{})
+	d.at[id], err = d.lamina.Mount(ctx, id, driver.MountOptions{})
 	return err
 }
 

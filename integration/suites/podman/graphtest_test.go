@@ -6,6 +6,7 @@ import (
 
 	"go.podman.io/storage/drivers/graphtest"
 
+	"github.com/laminafs/lamina/backends/driver"
 	"github.com/laminafs/lamina/backends/drivertest"
 	"github.com/laminafs/lamina/integration/suites"
 )
@@ -19,11 +20,11 @@ func TestMain(m *testing.M) {
 const full = "a layer that has reached its limit is full, as a disk is: ENOSPC; this suite takes nothing but EDQUOT, the answer of project quotas, while moby's takes either"
 
 var differences = []suites.Difference{
-	{Test: "SetQuota", Driver: "overlay2", Why: full},
-	{Test: "SetQuota", Driver: "overlay", Why: full},
-	{Test: "SetQuota", Driver: "aufs", Why: full},
-	{Test: "SetQuota", Driver: "vfs", Why: full},
-	{Test: "SetQuota", Driver: "devicemapper", Why: full},
+	{Test: "SetQuota", Driver: "overlay2", Engine: driver.Userspace, Why: full},
+	{Test: "SetQuota", Driver: "overlay", Engine: driver.Userspace, Why: full},
+	{Test: "SetQuota", Driver: "aufs", Engine: driver.Userspace, Why: full},
+	{Test: "SetQuota", Driver: "vfs", Engine: driver.Userspace, Why: full},
+	{Test: "SetQuota", Driver: "devicemapper", Engine: driver.Userspace, Why: full},
 }
 
 func TestGraph(t *testing.T) {
