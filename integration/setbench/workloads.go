@@ -54,21 +54,24 @@ func walk(m *mounted, _ options) error {
 	return command(m.dir, "find", "tree", "-printf", "%s %m %U %p\n")
 }
 
-// warmed unpacks the tree, and reads all of it once.
+// warmed unpacks the tree, reads all of it, and looks at all of it then: reading makes
+// the kernel forget a file's access time on FUSE, so that looking before would warm
+// nothing.
 func warmed(m *mounted, o options) error {
 	if err := unpack(m, o); err != nil {
 		return err
 	}
-	if err := walk(m, o); err != nil {
-		return err
-	}
-	return filepath.WalkDir(filepath.Join(m.dir, "tree"), func(path string, d os.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(m.dir, "tree"), func(path string, d os.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
 		_, err = os.ReadFile(path)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	return walk(m, o)
 }
 
 func copyLarge(m *mounted, o options) error {
