@@ -69,6 +69,10 @@ func (e *export) info() ExportInfo {
 	return ExportInfo{Kind: e.kind, Target: e.target, Volume: volume, InUse: e.inUse(), Loops: e.loops(), Private: e.private}
 }
 
+// forLoops reports whether an export shows files where only loop devices look for them:
+// it keeps the server alive while it is in use, and no longer.
+func (e *export) forLoops() bool { return e.private && e.kind == ExportFUSE }
+
 // end closes an export and waits until nobody is told of it any more.
 func (e *export) end(force bool) error {
 	if err := e.close(force); err != nil {
@@ -170,22 +174,27 @@ func (s *Server) export(e *export, start func(*export) error) error {
 		}
 		return fmt.Errorf("export to %s: the pool is exported there already: %w", e.target, unix.EEXIST)
 	}
+	leave := s.activity.leave
 	if !s.activity.enter() {
 		return errStopping
 	}
 	e.ended, e.gone = make(chan struct{}), make(chan struct{})
 	if err := start(e); err != nil {
-		s.activity.leave()
+		leave()
 		return fmt.Errorf("export to %s: %w", e.target, err)
 	}
 	s.exports.add(e)
 	s.remember()
+	if e.forLoops() {
+		leave() // looked at by underWay
+		leave = func() {}
+	}
 	go func() {
 		<-e.ended
 		s.exports.remove(e)
 		s.remember()
 		close(e.gone)
-		s.activity.leave()
+		leave()
 	}()
 	return nil
 }

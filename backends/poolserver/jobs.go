@@ -84,8 +84,17 @@ func progressOf(text string, p blockpool.Progress) Progress {
 }
 
 // underWay reports whether the pool is at work that goes on by itself after it was
-// opened.
+// opened, or shows volumes as files for loop devices. That has no other user, so it is
+// ended when no device is left.
 func (s *Server) underWay() bool {
+	for _, e := range s.exports.all() {
+		if e.forLoops() {
+			if e.busy() == nil {
+				go e.end(false) // who was faster keeps it
+			}
+			return true
+		}
+	}
 	return s.pool.ScrubStatus().State == blockpool.ScrubRunning || s.pool.MoveStatus().Running
 }
 

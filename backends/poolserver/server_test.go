@@ -377,3 +377,39 @@ func TestHookIsAProgramThatNobodyElseWrites(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What shows volumes to loop devices would keep the server, its mount and its memory for
+// good: nobody knows the place, so nobody would end it.
+func TestServerEndsWhenTheLastLoopDeviceIsGone(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting without fusermount3 needs root")
+	}
+	b := newBench(t)
+	c := b.start(100 * time.Millisecond)
+	must[blockpool.VolumeInfo](t)(VolumeCreate.Call(ctx, c, CreateVolume{Name: "v", Size: 1 << 20}))
+	e := must[ExportInfo](t)(ExportMount.Call(ctx, c, Mount{}))
+	// A device is an open file of the kernel's; so is this.
+	fd, err := unix.Open(e.Target+"/v", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	select {
+	case err := <-b.ended:
+		unix.Close(fd)
+		t.Fatalf("it ended under a device: %v", err)
+	case <-time.After(700 * time.Millisecond):
+	}
+	unix.Close(fd)
+	select {
+	case err := <-b.ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it still runs")
+	}
+	if there, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(there), e.Target) {
+		t.Errorf("%s is still mounted (%v)", e.Target, err)
+	}
+}

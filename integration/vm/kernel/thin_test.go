@@ -201,17 +201,19 @@ type kernelPool struct {
 	name     string
 	loops    []string
 	thins    map[string]string // names of devices
+	made     bool              // the kernel has it
 	hasEnded bool
 }
 
 func startPool(t *testing.T, meta, data string) *kernelPool {
 	t.Helper()
 	k := &kernelPool{t: t, name: fmt.Sprintf("pool%d", time.Now().UnixNano()), thins: map[string]string{}}
+	t.Cleanup(k.stop)
 	for _, f := range []string{meta, data} {
 		k.loops = append(k.loops, ok(t, "losetup", "--find", "--show", f))
 	}
 	ok(t, "dmsetup", "create", k.name, "--table", fmt.Sprintf("0 %d thin-pool %s %s 128 0", 1<<30/512, k.loops[0], k.loops[1]))
-	t.Cleanup(k.stop)
+	k.made = true
 	return k
 }
 
@@ -241,7 +243,9 @@ func (k *kernelPool) stop() {
 	for name := range k.thins {
 		k.remove(name)
 	}
-	ok(k.t, "dmsetup", "remove", "--retry", k.name)
+	if k.made {
+		ok(k.t, "dmsetup", "remove", "--retry", k.name)
+	}
 	for _, l := range k.loops {
 		ok(k.t, "losetup", "-d", l)
 	}
