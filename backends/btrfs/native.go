@@ -15,7 +15,6 @@ import (
 	"github.com/laminafs/lamina/backends/driver/layerdir"
 	"github.com/laminafs/lamina/backends/tree"
 	"github.com/laminafs/lamina/fs/fusefs/control"
-	"github.com/laminafs/lamina/fs/mountopt"
 )
 
 // obstacles says why the kernel cannot keep the layers of a directory, which may not
@@ -47,6 +46,7 @@ func obstacles(root string, options map[string]string) []string {
 
 // A native is the driver as the kernel's btrfs does it.
 type native struct {
+	layerdir.Bound
 	minSpace int64
 }
 
@@ -179,17 +179,6 @@ func (*native) Stack(d *layerdir.Driver, l *driver.Layer) (layerdir.Stack, error
 		s.Old = []string{d.Path("subvolumes", p)}
 	}
 	return s, nil
-}
-
-// NativeLacks leaves out the size, which the subvolume's quota bounds.
-func (*native) NativeLacks(o *mountopt.Options) []string {
-	without := *o
-	without.Size = 0
-	return without.KernelObstacles()
-}
-
-func (*native) MountNative(_ *layerdir.Driver, s *layerdir.Stack, o *mountopt.Options, target string) error {
-	return layerdir.BindMount(s.Top.Path, target, o.ReadOnly)
 }
 
 // Status has the lines of docker info. What stands there for the version of the tools

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/backends/driver"
+	"github.com/laminafs/lamina/backends/driver/rootdir"
 	"github.com/laminafs/lamina/backends/tree"
 	"github.com/laminafs/lamina/fs/layer"
 )
@@ -106,7 +107,7 @@ func (d *volumes) create(ctx context.Context, r *record) error {
 		}
 	}
 	d.steps("publish")
-	return replaceJSON(d.recordPath(r.ID), r)
+	return rootdir.ReplaceJSON(d.recordPath(r.ID), r)
 }
 
 // hasRoom refuses new layers below dm.min_free_space.
@@ -135,7 +136,7 @@ func (d *volumes) Apply(ctx context.Context, id string, archive io.Reader, o tre
 		// Crash from here on: an active layer with a part of the archive, which the
 		// record says, so that nobody writes to it.
 		r.Filled = true
-		if err := replaceJSON(d.recordPath(id), r); err != nil {
+		if err := rootdir.ReplaceJSON(d.recordPath(id), r); err != nil {
 			return err
 		}
 		root, err = d.enter(ctx, r)
@@ -187,7 +188,7 @@ func (d *volumes) Commit(ctx context.Context, id string) error {
 			return err
 		}
 		r.Committed = true
-		if err := writeJSON(d.recordPath(id)+newSuffix, r); err != nil {
+		if err := rootdir.WriteJSON(d.recordPath(id)+rootdir.NewSuffix, r); err != nil {
 			return err
 		}
 		if err := d.syncRoot(); err != nil {
@@ -196,14 +197,14 @@ func (d *volumes) Commit(ctx context.Context, id string) error {
 		// Crash up to here: an active layer, and a file that the next commit replaces.
 		// From the rename on: a committed one, all of which is on disk.
 		d.steps("commit")
-		if err := os.Rename(d.recordPath(id)+newSuffix, d.recordPath(id)); err != nil {
+		if err := os.Rename(d.recordPath(id)+rootdir.NewSuffix, d.recordPath(id)); err != nil {
 			return err
 		}
 		d.steps("committed")
 		if d.volatile {
 			return nil
 		}
-		return syncDir(d.path("metadata"))
+		return rootdir.SyncDir(d.path("metadata"))
 	})
 	return d.fail("commit", id, err, "")
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/laminafs/lamina/backends/driver"
 	"github.com/laminafs/lamina/backends/driver/datasets"
+	"github.com/laminafs/lamina/backends/driver/rootdir"
 	"github.com/laminafs/lamina/fs/fusefs/control"
 )
 
@@ -191,7 +192,7 @@ func (d *volumes) open(argv func(dir string) []string) error {
 			return err
 		}
 		if isNew {
-			return replaceJSON(d.path(formatFile), &d.format)
+			return rootdir.ReplaceJSON(d.path(formatFile), &d.format)
 		}
 		return nil
 	})
@@ -241,7 +242,7 @@ func (d *volumes) base(ctx context.Context) error {
 		return err
 	}
 	d.format.Base, d.format.BaseSize, d.format.Filesystem = id, size, fstype
-	return replaceJSON(d.path(formatFile), &d.format)
+	return rootdir.ReplaceJSON(d.path(formatFile), &d.format)
 }
 
 // growBase makes the base device and its filesystem larger, for layers to come.
@@ -253,7 +254,7 @@ func (d *volumes) growBase(ctx context.Context) error {
 		return fmt.Errorf("dm.basesize: base device: %w", err)
 	}
 	d.format.BaseSize = d.set.baseSize
-	return replaceJSON(d.path(formatFile), &d.format)
+	return rootdir.ReplaceJSON(d.path(formatFile), &d.format)
 }
 
 // grow has the filesystem of a device that is not mounted take all of size.

@@ -2,18 +2,17 @@ package devicemapper
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/backends/driver"
 	"github.com/laminafs/lamina/backends/driver/layerdir"
+	"github.com/laminafs/lamina/backends/driver/rootdir"
 	"github.com/laminafs/lamina/fs/layer"
 )
 
@@ -196,35 +195,9 @@ func (d *volumes) Mounts(id string) ([]string, error) {
 	return at, d.fail("look up mounts", id, err, "")
 }
 
-// mounts reads the notes and returns those that the kernel confirms.
-func (d *volumes) mounts(id string) ([]string, error) {
-	text, err := os.ReadFile(d.path("mounts", id))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var noted []string
-	if json.Unmarshal(text, &noted) != nil {
-		return nil, nil // torn by a power cut, which has ended all mounts too
-	}
-	var at []string
-	_, err = mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
-		if slices.Contains(noted, m.Mountpoint) && !slices.Contains(at, m.Mountpoint) {
-			at = append(at, m.Mountpoint)
-		}
-		return true, false
-	})
-	return at, err
-}
+// mounts returns where a layer is mounted, as noted and confirmed by the kernel.
+func (d *volumes) mounts(id string) ([]string, error) { return rootdir.Mounts(d.path("mounts", id)) }
 
 func (d *volumes) noteMounts(id string, at []string) error {
-	if len(at) == 0 {
-		if err := os.Remove(d.path("mounts", id)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		return nil
-	}
-	return replaceJSON(d.path("mounts", id), at)
+	return rootdir.NoteMounts(d.path("mounts", id), at)
 }

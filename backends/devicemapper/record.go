@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/backends/driver"
+	"github.com/laminafs/lamina/backends/driver/rootdir"
 )
 
 // A record is what the driver knows of a layer: metadata/ID.json.
@@ -22,30 +23,11 @@ type record struct {
 }
 
 // locked runs a step while no other process does one.
-func (d *volumes) locked(step func() error) error {
-	f, err := os.OpenFile(d.path("lock"), os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return os.NewSyscallError("flock", err)
-		}
-		return step()
-	}
-}
+func (d *volumes) locked(step func() error) error { return rootdir.Locked(d.path("lock"), step) }
 
 func (d *volumes) recordPath(id string) string { return d.path("metadata", id+recordSuffix) }
 
-const (
-	recordSuffix = ".json"
-	newSuffix    = ".new" // ends the name of what is about to replace a file
-)
+const recordSuffix = ".json"
 
 func (d *volumes) record(id string) (*record, error) {
 	if err := checkID(id); err != nil {
@@ -178,37 +160,6 @@ func readJSON(path string, v any) error {
 		return fmt.Errorf("%s is %w: %w", path, driver.ErrDamaged, err)
 	}
 	return nil
-}
-
-// replaceJSON replaces a file by one rename.
-func replaceJSON(path string, v any) error {
-	if err := writeJSON(path+newSuffix, v); err != nil {
-		return err
-	}
-	return os.Rename(path+newSuffix, path)
-}
-
-// writeJSON writes a file that a rename is to publish.
-func writeJSON(path string, v any) error {
-	text, err := json.MarshalIndent(v, "", "\t")
-	if err != nil {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(text, '\n'))
-	return errors.Join(err, f.Close())
-}
-
-func syncDir(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return f.Sync()
 }
 
 // syncRoot has what was written below the root be on disk.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/backends/driver"
+	"github.com/laminafs/lamina/backends/driver/rootdir"
 )
 
 // Remove takes a layer's record away, and then its device. One that somebody still
@@ -127,7 +128,7 @@ func (d *volumes) sweepRecords(context.Context) (swept []string, err error) {
 		return nil, err
 	}
 	for _, e := range entries {
-		if filepath.Ext(e.Name()) != newSuffix {
+		if filepath.Ext(e.Name()) != rootdir.NewSuffix {
 			continue
 		}
 		if err := os.Remove(d.path("metadata", e.Name())); err != nil {
@@ -196,7 +197,7 @@ func (d *volumes) sweepPlaces(context.Context) ([]string, error) {
 			return nil, err
 		}
 		for _, e := range entries {
-			id := strings.TrimSuffix(e.Name(), newSuffix)
+			id := strings.TrimSuffix(e.Name(), rootdir.NewSuffix)
 			if _, err := os.Lstat(d.recordPath(id)); errors.Is(err, os.ErrNotExist) {
 				d.tidyMounts(e.Name())
 			}

@@ -16,7 +16,6 @@ import (
 	"github.com/laminafs/lamina/backends/driver"
 	"github.com/laminafs/lamina/backends/driver/layerdir"
 	"github.com/laminafs/lamina/backends/tree"
-	"github.com/laminafs/lamina/fs/mountopt"
 )
 
 const magic = 0x2fc12fc1 // ZFS_SUPER_MAGIC (include/sys/zfs_vfsops_os.h)
@@ -73,6 +72,7 @@ const (
 
 // A native is the driver as zfs(8) does it.
 type native struct {
+	layerdir.Bound
 	host         host
 	parent       string // dataset
 	mountOptions string
@@ -279,17 +279,6 @@ func (k *native) Stack(d *layerdir.Driver, l *driver.Layer) (layerdir.Stack, err
 		s.Old = []string{path}
 	}
 	return s, nil
-}
-
-// NativeLacks leaves out the size, which the dataset's quota bounds.
-func (*native) NativeLacks(o *mountopt.Options) []string {
-	without := *o
-	without.Size = 0
-	return without.KernelObstacles()
-}
-
-func (*native) MountNative(_ *layerdir.Driver, s *layerdir.Stack, o *mountopt.Options, target string) error {
-	return layerdir.BindMount(s.Top.Path, target, o.ReadOnly)
 }
 
 // Status has the lines of docker info; what zfs(8) does not tell is "unknown".

@@ -8,9 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/laminafs/lamina/backends/driver"
+	"github.com/laminafs/lamina/backends/driver/rootdir"
 )
 
 // A Driver is an open directory whose layers are datasets.
@@ -182,20 +181,4 @@ func (d *Driver) fail(op, id string, err error, next string) error {
 }
 
 // locked runs a step while no other process does one.
-func (d *Driver) locked(step func() error) error {
-	f, err := os.OpenFile(d.path("lock"), os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return os.NewSyscallError("flock", err)
-		}
-		return step()
-	}
-}
+func (d *Driver) locked(step func() error) error { return rootdir.Locked(d.path("lock"), step) }

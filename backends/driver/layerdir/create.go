@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/backends/driver"
+	"github.com/laminafs/lamina/backends/driver/rootdir"
 	"github.com/laminafs/lamina/backends/tree"
 )
 
@@ -96,7 +97,7 @@ func (d *Driver) fill(ctx context.Context, s *Stage, l, p *driver.Layer) error {
 	}
 	l.Created = time.Now().UTC()
 	d.Step("record")
-	return writeJSON(d.stagedRecord(s, l.ID), l)
+	return rootdir.WriteJSON(d.stagedRecord(s, l.ID), l)
 }
 
 // stagedRecord is where the record lies before it is published: in the last part,
@@ -123,7 +124,7 @@ func (d *Driver) Apply(ctx context.Context, id string, archive io.Reader, o tree
 	// Crash from here on: an active layer with a part of the archive, which the
 	// record says, so that nobody writes to it.
 	l.Filled = true
-	if err := d.locked(func() error { return replaceJSON(d.path(d.kind.Record(id)), l) }); err != nil {
+	if err := d.locked(func() error { return rootdir.ReplaceJSON(d.path(d.kind.Record(id)), l) }); err != nil {
 		return tree.Applied{}, d.fail("apply", id, err, "")
 	}
 	applied, err := d.apply(ctx, l, archive, o)
@@ -209,7 +210,7 @@ func (d *Driver) Commit(ctx context.Context, id string) error {
 			return err
 		}
 		l.Committed = true
-		if err := writeJSON(record+newSuffix, l); err != nil {
+		if err := rootdir.WriteJSON(record+rootdir.NewSuffix, l); err != nil {
 			return err
 		}
 		d.Step("write out")
@@ -219,11 +220,11 @@ func (d *Driver) Commit(ctx context.Context, id string) error {
 		// Crash up to here: an active layer, and a file that the next commit
 		// replaces. From the rename on: a committed one, all of which is on disk.
 		d.Step("commit")
-		if err := os.Rename(record+newSuffix, record); err != nil {
+		if err := os.Rename(record+rootdir.NewSuffix, record); err != nil {
 			return err
 		}
 		d.Step("committed")
-		if err := d.sync(syncDir, filepath.Dir(record)); err != nil {
+		if err := d.sync(rootdir.SyncDir, filepath.Dir(record)); err != nil {
 			return err
 		}
 		return d.kind.Tidy(d, l)

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/backends/driver"
+	"github.com/laminafs/lamina/backends/driver/rootdir"
 	"github.com/laminafs/lamina/backends/driver/views"
 	"github.com/laminafs/lamina/backends/tree"
 	"github.com/laminafs/lamina/fs/layer"
@@ -120,7 +121,7 @@ func (d *Driver) makeRoot(userxattr string) error {
 			if marks != "" {
 				d.format.Marks = marks
 			}
-			return replaceJSON(d.path(formatFile), d.format)
+			return rootdir.ReplaceJSON(d.path(formatFile), d.format)
 		}
 		if err != nil {
 			return err

@@ -2,7 +2,6 @@ package layerdir
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -11,9 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/moby/sys/mountinfo"
-
 	"github.com/laminafs/lamina/backends/driver"
+	"github.com/laminafs/lamina/backends/driver/rootdir"
 	"github.com/laminafs/lamina/fs/mountopt"
 )
 
@@ -173,37 +171,27 @@ func (d *Driver) Mounts(id string) ([]string, error) {
 
 func (d *Driver) mountsFile(id string) string { return d.path("mounts", id) }
 
-// mounts reads the notes and returns those that the kernel confirms.
-func (d *Driver) mounts(id string) ([]string, error) {
-	text, err := os.ReadFile(d.mountsFile(id))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var noted []string
-	if json.Unmarshal(text, &noted) != nil {
-		return nil, nil // torn by a power cut, which has ended all mounts too
-	}
-	var at []string
-	_, err = mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
-		if slices.Contains(noted, m.Mountpoint) && !slices.Contains(at, m.Mountpoint) {
-			at = append(at, m.Mountpoint)
-		}
-		return true, false
-	})
-	return at, err
-}
+// mounts returns where a layer is mounted, as noted and confirmed by the kernel.
+func (d *Driver) mounts(id string) ([]string, error) { return rootdir.Mounts(d.mountsFile(id)) }
 
 func (d *Driver) noteMounts(id string, at []string) error {
-	if len(at) == 0 {
-		if err := os.Remove(d.mountsFile(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		return nil
-	}
-	return replaceJSON(d.mountsFile(id), at)
+	return rootdir.NoteMounts(d.mountsFile(id), at)
+}
+
+// Bound is part of kinds whose layers are whole trees that bound their own size: a view
+// is the tree, bound to another place.
+type Bound struct{}
+
+// NativeLacks leaves out the size.
+func (Bound) NativeLacks(o *mountopt.Options) []string {
+	without := *o
+	without.Size = 0
+	return without.KernelObstacles()
+}
+
+// MountNative binds the tree.
+func (Bound) MountNative(_ *Driver, s *Stack, o *mountopt.Options, target string) error {
+	return BindMount(s.Top.Path, target, o.ReadOnly)
 }
 
 // BindMount shows a directory at another place, for kinds whose trees need no more.

@@ -3,7 +3,6 @@ package layerdir
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -101,33 +100,4 @@ func (d *Driver) child(id string) (string, error) {
 		}
 	}
 	return "", nil
-}
-
-// replaceJSON replaces a file by one rename. When that is on disk is the
-// filesystem's business.
-func replaceJSON(path string, v any) error {
-	if err := writeJSON(path+newSuffix, v); err != nil {
-		return err
-	}
-	return os.Rename(path+newSuffix, path)
-}
-
-// newSuffix ends the name of what is about to replace a file.
-const newSuffix = ".new"
-
-func writeJSON(path string, v any) error {
-	text, err := json.MarshalIndent(v, "", "\t")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, append(text, '\n'), 0o644)
-}
-
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

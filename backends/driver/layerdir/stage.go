@@ -6,26 +6,12 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/laminafs/lamina/backends/driver/rootdir"
 )
 
 // locked runs a short step while no other process does one.
-func (d *Driver) locked(step func() error) error {
-	f, err := os.OpenFile(d.path("lock"), os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return os.NewSyscallError("flock", err)
-		}
-		return step()
-	}
-}
+func (d *Driver) locked(step func() error) error { return rootdir.Locked(d.path("lock"), step) }
 
 // A Stage is a directory in tmp/ that belongs to this process while it lives.
 type Stage struct {
