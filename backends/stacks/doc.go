@@ -36,7 +36,7 @@ type Options struct {
 	Progress func(what string, done, total int64)
 	// TempDir takes what archives are unpacked to when data is read.
 	TempDir string
-	// Store opens the layer store, nil for none.
+	// Store opens the layer store, nil for none, [ErrNoStore] where none was made.
 	Store func() (*store.Store, error)
 	// Pool connects to the server of the pool of a dataset or snapshot, and returns
 	// its name within the pool; nil for none.

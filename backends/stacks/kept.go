@@ -75,12 +75,12 @@ func (k *kept) spool(o *Options) (l inspect.Layer, closer func() error, err erro
 	return l, func() error { return errors.Join(fs.Close(), f.Close()) }, nil
 }
 
-// errNoStore tells that there is none to look into.
-var errNoStore = errors.New("there is no layer store")
+// ErrNoStore tells that there is none to look into.
+var ErrNoStore = errors.New("there is no layer store")
 
 func (o *Options) openStore() (*store.Store, error) {
 	if o.Store == nil {
-		return nil, errNoStore
+		return nil, ErrNoStore
 	}
 	return o.Store()
 }
@@ -235,22 +235,35 @@ func datasetArchive(ctx context.Context, c *poolserver.Client, pair poolserver.T
 // openKept looks for text among what stores and pools keep, for what is neither file
 // nor directory. It returns nil for what nobody has.
 func openKept(text string, o *Options) (*inspect.Stack, error) {
-	if s, err := o.openStore(); err == nil {
+	switch s, err := o.openStore(); {
+	case err == nil:
 		_, noImage := s.Image(text)
 		_, noLayer := s.Layer(text)
 		s.Close()
 		switch {
 		case noImage == nil:
 			return openStoreImage(text, o)
+		case !errors.Is(noImage, store.ErrNoImage):
+			return nil, noImage
 		case noLayer == nil:
 			return openStoreLayer(text, o)
+		case !errors.Is(noLayer, driver.ErrNotFound):
+			return nil, noLayer
 		}
+	case !errors.Is(err, ErrNoStore):
+		return nil, err
 	}
-	if pool, name, ok := strings.Cut(text, "/"); ok && pool != "" && name != "" && o.Pool != nil {
-		if c, _, err := o.Pool(context.Background(), text); err == nil {
-			c.Close()
-			return openDataset(text, o)
-		}
+	pool, name, ok := strings.Cut(text, "/")
+	if !ok || name == "" || pool == "" || strings.HasPrefix(pool, ".") || pool == "~" || o.Pool == nil {
+		return nil, nil // a path
 	}
-	return nil, nil
+	c, _, err := o.Pool(context.Background(), text)
+	if errors.Is(err, poolserver.ErrNoPool) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.Close()
+	return openDataset(text, o)
 }

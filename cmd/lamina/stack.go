@@ -84,7 +84,7 @@ func existingStore() (*store.Store, error) {
 		return nil, err
 	}
 	if !c.Exists() {
-		return nil, fmt.Errorf("there is no layer store in %s", c.Root)
+		return nil, fmt.Errorf("%w in %s", stacks.ErrNoStore, c.Root)
 	}
 	return store.Open(context.Background(), c)
 }
