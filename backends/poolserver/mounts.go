@@ -185,10 +185,14 @@ func (s *Server) awaitUnmounted(name, target string) {
 		if e.mount == nil || e.mount.Dataset() != name && e.target != target {
 			continue
 		}
-		for end := time.Now().Add(closeTime); s.exports.get(e.target) == e && !e.inPlace() && time.Now().Before(end); {
+		pause := 5 * time.Millisecond
+		for end := time.Now().Add(closeTime); s.exports.get(e.target) == e && !e.inPlace() && time.Now().Before(end); pause *= 2 {
 			select {
 			case <-e.gone:
-			case <-time.After(5 * time.Millisecond):
+			case <-time.After(pause):
+			}
+			if pause > 100*time.Millisecond && fusefs.Elsewhere(e.dev, e.target) != nil {
+				break // it ends when that one does
 			}
 		}
 	}
@@ -205,7 +209,10 @@ func (e *export) inPlace() bool {
 func (s *Server) mayMount(name, target string) error {
 	if e := s.mountOf(name); e != nil && !strings.Contains(name, "@") { // nothing changes a snapshot
 		if !e.inPlace() {
-			return fmt.Errorf("%s was unmounted from %s, and is still in use: %w; by a process that has files in it open or works in it, or by a mount namespace that has a copy of the mount", name, e.target, unix.EBUSY)
+			if err := fusefs.Elsewhere(e.dev, e.target); err != nil {
+				return fmt.Errorf("mount %s: %w", name, err)
+			}
+			return fmt.Errorf("%s was unmounted from %s, and is still in use: %w; by a process that has files in it open or works in it, or by another user's mount namespace that has a copy of the mount", name, e.target, unix.EBUSY)
 		}
 		return fmt.Errorf("%s is mounted already, on %s: %w; to have it in another place too: mount --bind %s %s", name, e.target, unix.EBUSY, e.target, target)
 	}
@@ -243,11 +250,15 @@ type MountInfo struct {
 	ReadOnly bool              `json:"read_only"`
 	// Private tells that the server chose the place, for a look.
 	Private bool `json:"private,omitempty"`
+	// Hidden tells that it was unmounted and is in use: by open files, or by a mount
+	// namespace that has a copy.
+	Hidden bool `json:"hidden,omitempty"`
 }
 
 func (e *export) mountInfo() MountInfo {
 	return MountInfo{
-		Dataset: e.mount.Dataset(), Target: e.target, Options: e.mount.Options(), ReadOnly: e.mount.FS().ReadOnly(), Private: e.private,
+		Dataset: e.mount.Dataset(), Target: e.target, Options: e.mount.Options(), ReadOnly: e.mount.FS().ReadOnly(),
+		Private: e.private,
 	}
 }
 
@@ -305,8 +316,15 @@ type UnmountDataset struct {
 	Force  bool   `json:"force,omitempty"`  // also while it is in use: it goes out of sight
 }
 
+// Unmounted is what [DatasetUnmount] has done.
+type Unmounted struct {
+	// Elsewhere tells of a mount namespace that has a copy of the mount, and the
+	// dataset in use until it ends; empty without one.
+	Elsewhere string `json:"elsewhere,omitempty"`
+}
+
 // DatasetUnmount ends the mount of a dataset.
-var DatasetUnmount = Op[UnmountDataset, None]{name: "dataset.unmount", run: func(c *call, a UnmountDataset) (None, error) {
+var DatasetUnmount = Op[UnmountDataset, Unmounted]{name: "dataset.unmount", run: func(c *call, a UnmountDataset) (u Unmounted, err error) {
 	var e *export
 	if a.Target != "" {
 		a.Name = a.Target
@@ -318,17 +336,21 @@ var DatasetUnmount = Op[UnmountDataset, None]{name: "dataset.unmount", run: func
 	}
 	if e == nil {
 		if a.Target == "" && !c.exists(a.Name) {
-			return None{}, fmt.Errorf("unmount %s: %w", a.Name, blockpool.ErrNotFound)
+			return u, fmt.Errorf("unmount %s: %w", a.Name, blockpool.ErrNotFound)
 		}
-		return None{}, fmt.Errorf("unmount %s: it is not mounted: %w", a.Name, unix.EINVAL)
+		return u, fmt.Errorf("unmount %s: it is not mounted: %w", a.Name, unix.EINVAL)
 	}
-	return None{}, e.unmount(a.Force)
+	err = e.unmount(a.Force)
+	if elsewhere := (*fusefs.ElsewhereError)(nil); errors.As(err, &elsewhere) {
+		return Unmounted{Elsewhere: elsewhere.Error()}, nil
+	}
+	return u, err
 }}
 
 // unmount is end for a dataset, and says who uses it.
 func (e *export) unmount(force bool) error {
 	err := e.end(force)
-	if errors.Is(err, unix.EBUSY) {
+	if elsewhere := (*fusefs.ElsewhereError)(nil); !errors.As(err, &elsewhere) && errors.Is(err, unix.EBUSY) {
 		err = fmt.Errorf("unmount %s: %w; see who uses it with: fuser -vm %s", e.target, unix.EBUSY, e.target)
 	}
 	return err
@@ -337,9 +359,15 @@ func (e *export) unmount(force bool) error {
 // DatasetMounts returns the datasets that are mounted, by target.
 var DatasetMounts = Op[None, []MountInfo]{name: "dataset.mounts", run: func(c *call, _ None) ([]MountInfo, error) {
 	list := []MountInfo{}
+	inPlace, err := fusefs.MountTable()
+	if err != nil {
+		return nil, err
+	}
 	for _, e := range c.server.exports.all() {
 		if e.mount != nil {
-			list = append(list, e.mountInfo())
+			m := e.mountInfo()
+			m.Hidden = !inPlace(e.dev, e.mount.Info().Target)
+			list = append(list, m)
 		}
 	}
 	return list, nil

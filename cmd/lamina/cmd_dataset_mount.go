@@ -197,8 +197,7 @@ unmounts all, the innermost first.`,
 				return f.unmountDir(args[0], force)
 			}
 			return f.onPoolOf(cmd, args, func(ctx context.Context, c *poolserver.Client, pool string, names []string) error {
-				_, err := poolserver.DatasetUnmount.Call(ctx, c, poolserver.UnmountDataset{Name: names[0], Force: force})
-				return inPool(pool, err)
+				return inPool(pool, unmountDataset(ctx, c, poolserver.UnmountDataset{Name: names[0], Force: force}))
 			})
 		},
 		ValidArgsFunction: f.completeDataset,
@@ -222,7 +221,14 @@ func (f *poolFlags) unmountDir(dir string, force bool) error {
 	}
 	ctx, stop := interruptible()
 	defer stop()
-	_, err = poolserver.DatasetUnmount.Call(ctx, m.Client, poolserver.UnmountDataset{Target: m.target, Force: force})
+	return unmountDataset(ctx, m.Client, poolserver.UnmountDataset{Target: m.target, Force: force})
+}
+
+func unmountDataset(ctx context.Context, c *poolserver.Client, a poolserver.UnmountDataset) error {
+	u, err := poolserver.DatasetUnmount.Call(ctx, c, a)
+	if err == nil && u.Elsewhere != "" {
+		tellElsewhere(u.Elsewhere)
+	}
 	return err
 }
 
@@ -261,7 +267,10 @@ func (f *poolFlags) unmountAll(cmd *cobra.Command, pools []string, force bool) e
 			return err
 		}
 		for _, m := range slices.Backward(list) { // by target, so the innermost first
-			_, err := poolserver.DatasetUnmount.Call(ctx, c, poolserver.UnmountDataset{Target: m.Target, Force: force})
+			if m.Hidden {
+				continue
+			}
+			err := unmountDataset(ctx, c, poolserver.UnmountDataset{Target: m.Target, Force: force})
 			failed = append(failed, inPool(pool, err))
 		}
 	}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -56,5 +58,13 @@ func unmount(target string, lazy bool) error {
 	if err != nil || lazy {
 		return err
 	}
-	return server.WaitEnd(serverEnd)
+	err = server.WaitEnd(serverEnd)
+	if elsewhere := (*fusefs.ElsewhereError)(nil); errors.As(err, &elsewhere) {
+		tellElsewhere(elsewhere.Error())
+		return nil
+	}
+	return err
 }
+
+// tellElsewhere says that what was unmounted goes on for others.
+func tellElsewhere(how string) { fmt.Fprintln(os.Stderr, "lamina:", how) }

@@ -114,9 +114,9 @@ func (s *stage) run(argv ...string) result {
 		cmd.Path, cmd.Err = path, nil
 	}
 	cmd.Dir = s.dir
-	cmd.Env = []string{"LAMINA_TEST_ACT=1", "XDG_RUNTIME_DIR=" + filepath.Join(s.dir, "run"), "PATH=" + s.bin + ":/usr/bin:/bin:/usr/sbin:/sbin"}
+	cmd.Env = []string{"LAMINA_TEST_ACT=1", "XDG_RUNTIME_DIR=" + filepath.Join(s.dir, "run"), "XDG_DATA_HOME=" + filepath.Join(s.dir, "data"), "PATH=" + s.bin + ":/usr/bin:/bin:/usr/sbin:/sbin"}
 	if s.role.uid == 0 {
-		cmd.Env = append(cmd.Env, "LAMINA_RUNTIME_DIR="+filepath.Join(s.dir, "run", "lamina"))
+		cmd.Env = append(cmd.Env, "LAMINA_RUNTIME_DIR="+filepath.Join(s.dir, "run", "lamina"), "LAMINA_POOL_ROOT="+filepath.Join(s.dir, "data", "lamina", "pools"))
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(s.role.uid), Gid: uint32(s.role.uid)}}
 	return finish(s.t, cmd)

@@ -144,12 +144,22 @@ func pick(live []*Client, path string, mounts []*mountinfo.Info) *Client {
 	return nil
 }
 
-// WaitEnd returns when the server closes its control socket, which it does
-// after it let go of all that it served from, or fails after timeout.
+// glance is how long a server has to end before its client looks for what keeps it.
+const glance = 250 * time.Millisecond
+
+// WaitEnd returns when the server of a mount that was taken away closes its control
+// socket, which it does after it let go of all that it served from, or fails after
+// timeout. An [ElsewhereError] tells that another mount namespace has the mount still.
 func (c *Client) WaitEnd(timeout time.Duration) error {
-	err := c.socket.WaitEnd(timeout)
+	err := c.socket.WaitEnd(min(glance, timeout))
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("the server of %s (pid %d) is still running %v after it was unmounted; what it does shows: kill -USR1 %d", c.Info.Target, c.Info.PID, timeout, c.Info.PID)
+		if err := Elsewhere(c.Info.Dev, c.Info.Target); err != nil {
+			return err
+		}
+		err = c.socket.WaitEnd(timeout - glance)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("the server of %s (pid %d) is still running %v after it was unmounted, for a mount namespace of another user, or because it hangs; what it does shows: kill -USR1 %d", c.Info.Target, c.Info.PID, timeout, c.Info.PID)
 	}
 	if err != nil {
 		return fmt.Errorf("wait for the server of %s: %w", c.Info.Target, err)

@@ -21,6 +21,20 @@ func IsMounted(dev, path string) (bool, error) {
 	return false, nil
 }
 
+// MountTable is [IsMounted] for many mounts, as they are at the time of the call.
+func MountTable() (isMounted func(dev, path string) bool, err error) {
+	mounts, err := mountinfo.GetMounts(nil)
+	if err != nil {
+		return nil, fmt.Errorf("read the mount table: %w", err)
+	}
+	type mount struct{ dev, path string }
+	there := make(map[mount]bool, len(mounts))
+	for _, m := range mounts {
+		there[mount{devName(m), m.Mountpoint}] = true
+	}
+	return func(dev, path string) bool { return there[mount{dev, path}] }, nil
+}
+
 // mountsOn returns what is mounted on exactly that path in this mount
 // namespace, the topmost last. It asks the kernel's table only: a server that
 // hangs does not hold it up.

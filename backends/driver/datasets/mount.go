@@ -185,7 +185,7 @@ func (d *Driver) Mounts(id string) ([]string, error) {
 func (d *Driver) mounts(ctx context.Context, id string) (at []string, err error) {
 	list, err := query(ctx, d, poolserver.DatasetMounts, poolserver.None{})
 	for _, m := range list {
-		if !m.Private && (m.Dataset == d.dataset(id) || m.Dataset == d.snapshot(id)) {
+		if !m.Private && !m.Hidden && (m.Dataset == d.dataset(id) || m.Dataset == d.snapshot(id)) {
 			at = append(at, m.Target)
 		}
 	}

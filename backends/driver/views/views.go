@@ -7,6 +7,7 @@
 package views
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -52,7 +53,8 @@ func (b background) Serve(o mountopt.Options, target string) error {
 }
 
 // Unmount takes away what anybody has mounted, and waits for its server if that
-// is one of lamina's.
+// is one of lamina's and serves nobody else: a mount namespace that was made meanwhile
+// can have a copy of the view, which then goes on, as one of the kernel's would.
 func (background) Unmount(target string, lazy bool) error {
 	server, err := fusefs.Dial(target)
 	if err != nil { // the kernel's, or a server that died
@@ -62,7 +64,11 @@ func (background) Unmount(target string, lazy bool) error {
 	if err := fusefs.Unmount(target, lazy); err != nil || lazy {
 		return err
 	}
-	if err := server.WaitEnd(serverEnd); err != nil {
+	err = server.WaitEnd(serverEnd)
+	if elsewhere := (*fusefs.ElsewhereError)(nil); errors.As(err, &elsewhere) {
+		return nil // as with a mount of the kernel's; what was written is with the layers
+	}
+	if err != nil {
 		return fmt.Errorf("unmount %s: %w", target, err)
 	}
 	return nil

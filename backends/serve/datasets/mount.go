@@ -192,10 +192,24 @@ func (m *Mount) Wait() error {
 
 // Unmount takes the mount away; the pool may do with the dataset what it likes when
 // it returns. A busy one gives EBUSY. With lazy it goes out of sight at once, and is
-// served, and in use, until its last file is closed.
+// served, and in use, until its last file is closed. So it is when another mount
+// namespace has a copy of the mount, which is a [fusefs.ElsewhereError].
 func (m *Mount) Unmount(lazy bool) error {
 	if err := m.raw.Unmount(lazy); err != nil || lazy {
 		return err
 	}
-	return m.Wait()
+	for {
+		select {
+		case <-m.done:
+			return m.err
+		case <-time.After(glance):
+		}
+		if err := fusefs.Elsewhere(m.Info().Dev, m.target); err != nil {
+			return err
+		}
+	}
 }
+
+// glance is how long requests have to be answered before somebody else is looked for
+// who keeps the mount.
+const glance = 250 * time.Millisecond
