@@ -89,8 +89,14 @@ func (e *export) end(force bool) error {
 	}
 }
 
-// busy says who keeps an export from ending, or nil.
+// busy says who keeps an export from ending, or nil. A client that has ended is one
+// until its server has heard of that, which is waited for.
 func (e *export) busy() error {
+	if e.kind == ExportNBD {
+		for end := time.Now().Add(time.Second); e.inUse() > 0 && time.Now().Before(end); {
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
 	n, loops := e.inUse(), e.loops()
 	switch {
 	case n == 0:

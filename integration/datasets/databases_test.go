@@ -250,11 +250,19 @@ func (d *postgres) kill() {
 	if d.cmd == nil {
 		return
 	}
-	for _, dir := range children(d.cmd.Process.Pid) {
-		syscall.Kill(dir, syscall.SIGKILL)
+	d.cmd.Process.Signal(syscall.SIGSTOP) // it makes no more of them
+	workers := children(d.cmd.Process.Pid)
+	for _, pid := range workers {
+		syscall.Kill(pid, syscall.SIGKILL)
 	}
 	d.cmd.Process.Kill()
 	d.cmd.Wait()
+	// They have their memory until they have ended, and no other server starts.
+	for _, pid := range workers {
+		for ends := time.Now().Add(time.Minute); alive(pid) && time.Now().Before(ends); {
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
 	if d.load != nil {
 		d.load.Process.Kill()
 		d.load.Wait()
@@ -272,6 +280,13 @@ func children(pid int) (list []int) {
 		}
 	}
 	return list
+}
+
+// alive reports whether a process has not ended, reaped or not.
+func alive(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, _ := strings.Cut(string(text), ") ")
+	return err == nil && !strings.HasPrefix(rest, "Z")
 }
 
 // verify compares what pgbench has moved between accounts, tellers and branches, and has
