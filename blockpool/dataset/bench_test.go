@@ -12,6 +12,8 @@ import (
 
 // poolMount mounts a dataset of a pool in memory.
 func poolMount(b testing.TB) *mount {
+	dataset.KeepInodes(dataset.KeptInodes)
+	b.Cleanup(func() { dataset.KeepInodes(0) })
 	w := newPoolWorld(b, 128<<10, blockpool.CompressionOff)
 	fs, err := dataset.New(w.open(), dataset.Options{})
 	if err != nil {

@@ -68,7 +68,7 @@ func (n *Node) readLocked(p []byte, off int64) (int, error) {
 // after the last change, or is a day old (relatime of mount(8)); always with
 // strictatime.
 func (n *Node) atimeStale(now Time) bool {
-	in := &n.in
+	in := n.in
 	if n.view.readOnly.Load() || in.flags&(flagNoatime|flagImmutable) != 0 {
 		return false
 	}

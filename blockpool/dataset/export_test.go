@@ -2,6 +2,15 @@ package dataset
 
 import "context"
 
+// In tests nodes lose their inodes as soon as another one of the shard is asked for.
+func init() { KeepInodes(0) }
+
+// KeptInodes is how many inodes the nodes of a shard keep outside of tests.
+var KeptInodes = maxLoaded
+
+// KeepInodes chooses how many inodes the nodes of a shard keep.
+func KeepInodes(n int) { maxLoaded = n }
+
 // GiveOutNext chooses the number of the object that is made next.
 func (fs *FS) GiveOutNext(object uint64) { fs.main.next = object }
 

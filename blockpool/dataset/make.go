@@ -154,7 +154,7 @@ func (fs *FS) bear(s *step, p *Node, b *birth) (n *Node, err error) {
 		return nil, err
 	}
 	n = &Node{id: v.numberOf(object), object: object, view: v, noCaps: true}
-	n.in = in
+	n.in = &in
 	switch in := s.edit(n); {
 	case b.typ == unix.S_IFLNK:
 		in.size = int64(len(b.target))

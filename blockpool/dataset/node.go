@@ -8,21 +8,24 @@ import (
 )
 
 // A Node is one object in use. It stays valid until [FS.Forget] has taken back
-// every reference that lookups and creations have given.
+// every reference that lookups and creations have given. The kernel refers to as many
+// as it has inodes cached, so those that were not asked for lately are without their
+// inodes, see [nodeTable.loaded].
 type Node struct {
 	id      uint64
 	object  uint64
 	view    *view       // nil: not an object of any tree
 	virtual *virtualDir // set where view is nil
-	typ     atomic.Uint32
-	refs    int64 // guarded by the table
+	refs    int64       // guarded by the table
 
-	mu     sync.RWMutex
-	loaded bool
-	in     inode
+	mu sync.RWMutex
+	in *inode // as the tree has it, where loaded is set
 	// known is one more than the number of a record that is there, 0: none is
 	// known.
 	known uint64
+
+	typ    atomic.Uint32
+	loaded bool
 	// noCaps tells that the file has no capabilities that a write would take.
 	noCaps bool
 	// linkable tells that the file was made without a name and may get one.
@@ -89,14 +92,37 @@ func (n *Node) loadLocked() error {
 	return nil
 }
 
+// setLocked has the node, which is locked, know its inode.
 func (n *Node) setLocked(in *inode) {
-	n.in, n.loaded = *in, true
+	if n.in == nil {
+		n.in = new(inode)
+	}
+	*n.in = *in
 	n.typ.Store(in.typ())
+	if !n.loaded {
+		n.loaded = true
+		n.view.fs.nodes.loaded(n)
+	}
+}
+
+// unload has a node forget its inode, unless somebody has the node locked or Forget
+// must know that it has no name. The node is not in use by a request then, or that
+// reads the inode again.
+func (n *Node) unload() bool {
+	if !n.mu.TryLock() {
+		return false
+	}
+	defer n.mu.Unlock()
+	if n.view == nil || !n.loaded || n.gone || n.in.nlink == 0 {
+		return false
+	}
+	n.in, n.loaded = nil, false
+	return true
 }
 
 // attr returns the attributes. The node is locked.
 func (n *Node) attr() Attr {
-	in := &n.in
+	in := n.in
 	a := Attr{
 		Ino: n.id, Mode: in.mode, Nlink: in.nlink, UID: in.uid, GID: in.gid, Rdev: uint64(in.rdev), Size: in.size,
 		Blksize: sizeUnit, Atime: in.atime, Mtime: in.mtime, Ctime: in.ctime, Btime: in.btime,
@@ -117,12 +143,39 @@ const sizeUnit = 4096
 
 const nodeShards = 64
 
+// maxLoaded is how many inodes the nodes of a shard keep; all shards together about
+// 30 MB of them.
+var maxLoaded = 2048
+
 // nodeTable finds nodes by their numbers.
+//
+// A shard is locked last, with nodes locked or not.
 type nodeTable struct{ shards [nodeShards]nodeShard }
 
 type nodeShard struct {
 	mu    sync.Mutex
 	nodes map[uint64]*Node
+	inode int // how many of them, and of those that are about to be there, are loaded
+}
+
+// loaded tells that a node, which is locked, has its inode now. Where that makes too
+// many, a quarter of them have theirs no more, whichever the map has first.
+func (t *nodeTable) loaded(n *Node) {
+	s := t.shard(n.id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inode++
+	if s.inode <= maxLoaded {
+		return
+	}
+	for _, other := range s.nodes {
+		if other.unload() {
+			s.inode--
+		}
+		if s.inode <= maxLoaded*3/4 {
+			return
+		}
+	}
 }
 
 func (t *nodeTable) init() {
@@ -194,6 +247,9 @@ func (t *nodeTable) drop(n *Node, count uint64) bool {
 	}
 	if s.nodes[n.id] == n {
 		delete(s.nodes, n.id)
+	}
+	if n.loaded && n.view != nil {
+		s.inode--
 	}
 	return true
 }

@@ -14,7 +14,7 @@ func (fs *FS) SetAttr(n *Node, c Change) (Attr, error) {
 	if c == (Change{}) {
 		return n.attr(), nil
 	}
-	if err := c.allowed(&n.in); err != nil {
+	if err := c.allowed(n.in); err != nil {
 		return Attr{}, err
 	}
 	s := v.step()

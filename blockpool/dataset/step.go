@@ -38,7 +38,7 @@ func (s *step) editOf(n *Node) *edit {
 			return e
 		}
 	}
-	e := &edit{n: n, in: n.in}
+	e := &edit{n: n, in: *n.in}
 	s.edits = append(s.edits, e)
 	return e
 }

@@ -81,7 +81,7 @@ func (v *view) emptyIno(tree uint64) uint64 { return emptyIno | v.id<<maxTreeBit
 // virtual returns the node of a virtual directory, with one more reference.
 func (fs *FS) virtual(kind int, ino, parent uint64) (*Node, Attr) {
 	n := &Node{id: ino, virtual: &virtualDir{kind: kind, parentIno: parent}, loaded: true}
-	n.in = inode{mode: unix.S_IFDIR | 0o555, nlink: 2}
+	n.in = &inode{mode: unix.S_IFDIR | 0o555, nlink: 2}
 	n.in.atime = fs.now()
 	n.in.mtime, n.in.ctime, n.in.btime = n.in.atime, n.in.atime, n.in.atime
 	n.typ.Store(unix.S_IFDIR)
