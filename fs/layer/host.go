@@ -132,7 +132,7 @@ func hostStat(fd int, name string, flags int) (Stat, error) {
 	var sx unix.Statx_t
 	flags |= unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
 	for {
-		err := unix.Statx(fd, name, flags, statxMask, &sx)
+		err := statxAt(fd, name, flags, &sx)
 		if err == unix.EINTR {
 			continue
 		}

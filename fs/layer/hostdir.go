@@ -30,14 +30,24 @@ func (d *hostDir) GetxattrAt(name, attr string, dest []byte) (int, error) {
 	if err := CheckName(name); err != nil {
 		return 0, err
 	}
-	return retryInt(func() (int, error) { return unix.Lgetxattr(procChild(d.fd, name), attr, dest) })
+	return retryInt(func() (int, error) {
+		if xattrsAt() && attr != "" {
+			return getxattrAt(d.fd, name, attr, dest)
+		}
+		return unix.Lgetxattr(procChild(d.fd, name), attr, dest)
+	})
 }
 
 func (d *hostDir) ListxattrAt(name string, dest []byte) (int, error) {
 	if err := CheckName(name); err != nil {
 		return 0, err
 	}
-	return retryInt(func() (int, error) { return unix.Llistxattr(procChild(d.fd, name), dest) })
+	return retryInt(func() (int, error) {
+		if xattrsAt() {
+			return listxattrAt(d.fd, name, dest)
+		}
+		return unix.Llistxattr(procChild(d.fd, name), dest)
+	})
 }
 
 func (d *hostDir) ReadlinkAt(name string) (string, error) {

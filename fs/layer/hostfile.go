@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"runtime"
+	"slices"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -203,21 +205,42 @@ const (
 )
 
 // parseDirents appends the entries of a getdents64(2) buffer to out, without
-// "." and "..".
+// "." and "..". Their names are parts of one string.
 func parseDirents(buf []byte, out []Dirent) []Dirent {
-	for len(buf) >= direntName {
-		reclen := int(binary.NativeEndian.Uint16(buf[direntReclen:]))
-		if reclen < direntName || reclen > len(buf) {
-			return out
+	size, count := 0, 0
+	for name, rest := nextDirent(buf); rest != nil; name, rest = nextDirent(rest) {
+		size += len(name)
+		count++
+	}
+	var names strings.Builder
+	names.Grow(size)
+	out = slices.Grow(out, count)
+	for name, rest := nextDirent(buf); rest != nil; name, rest = nextDirent(rest) {
+		if string(name) != "." && string(name) != ".." {
+			at := names.Len()
+			names.Write(name)
+			out = append(out, Dirent{
+				Name: names.String()[at:], Ino: binary.NativeEndian.Uint64(buf), Type: uint32(buf[direntType]) << 12,
+			})
 		}
-		name := buf[direntName:reclen]
-		if i := bytes.IndexByte(name, 0); i >= 0 {
-			name = name[:i]
-		}
-		if s := string(name); s != "." && s != ".." {
-			out = append(out, Dirent{Name: s, Ino: binary.NativeEndian.Uint64(buf), Type: uint32(buf[direntType]) << 12})
-		}
-		buf = buf[reclen:]
+		buf = rest
 	}
 	return out
+}
+
+// nextDirent returns the name of the first entry of a buffer and what comes behind
+// it; nil at the end, or where no entry can be.
+func nextDirent(buf []byte) (name, rest []byte) {
+	if len(buf) < direntName {
+		return nil, nil
+	}
+	reclen := int(binary.NativeEndian.Uint16(buf[direntReclen:]))
+	if reclen < direntName || reclen > len(buf) {
+		return nil, nil
+	}
+	name = buf[direntName:reclen]
+	if i := bytes.IndexByte(name, 0); i >= 0 {
+		name = name[:i]
+	}
+	return name, buf[reclen:]
 }
