@@ -61,7 +61,7 @@ SUITES =
 suites-test: ## the storage drivers in the suites by which podman, moby and containerd judge theirs (root; minutes; SUITES='-short -run /overlay2-' for a part)
 	cd integration/suites && CGO_ENABLED=0 $(GO) vet -mod=mod ./... && CGO_ENABLED=0 $(GO) test -mod=mod -count=1 -timeout 30m -v $(SUITES) ./...
 
-VM_TESTS = dm,zfs,nbd
+VM_TESTS ?= dm,zfs,nbd
 vm-test: ## what needs a kernel with device-mapper, zfs or NBD, in one of Debian under qemu (minutes; packages are kept in /var/tmp/lamina-vm; zfs is compiled once, a quarter of an hour; VM_TESTS=dm,nbd for some)
 	$(GO) run ./integration/vm --tests $(VM_TESTS)
 

@@ -92,25 +92,42 @@ func (l *loader) unpack(to *store.Layer, b *blob, open opener) (digest.Digest, i
 	if b.size >= 0 && total != b.size {
 		return "", 0, fmt.Errorf("%w: %d bytes, it should be %d", ErrDigest, total, b.size)
 	}
-	algorithm := digest.SHA256
+	blob := io.Reader(&progress{f, 0, total, b.name, l.o.Progress})
+	var compressed *hashed
 	if b.digest != "" {
-		algorithm = b.digest.Algorithm()
+		compressed = newHashed(blob, b.digest.Algorithm())
+		blob = compressed
 	}
-	compressed := newHashed(&progress{f, 0, total, b.name, l.o.Progress}, algorithm)
-	z, err := decompress(compressed)
+	diff, size, err := l.unpackFrom(to, blob)
+	if err != nil {
+		return "", 0, err
+	}
+	if _, err := io.Copy(io.Discard, blob); err != nil { // behind the end of what was compressed
+		return "", 0, err
+	}
+	if compressed != nil {
+		if got := compressed.d.Digest(); got != b.digest {
+			return "", 0, mismatch("the blob", b.digest, got)
+		}
+	}
+	return diff, size, nil
+}
+
+// unpackFrom carries out what a blob holds. Decompressing, the digest of what comes out
+// of that, and carrying out go on side by side. When it returns the blob is nobody's.
+func (l *loader) unpackFrom(to *store.Layer, blob io.Reader) (digest.Digest, int64, error) {
+	z, err := decompress(blob)
 	if err != nil {
 		return "", 0, err
 	}
 	defer z.Close()
-	plain := newHashed(&bounded{z, l.o.MaxBytes + l.o.MaxBytes/4}, digest.SHA256)
-	if err := l.apply(to, plain); err != nil {
+	unpacked := newReadAhead(&bounded{z, l.o.MaxBytes + l.o.MaxBytes/4})
+	defer unpacked.Close()
+	plain := newHashed(unpacked, digest.SHA256)
+	digested := newReadAhead(plain)
+	err = l.apply(to, digested)
+	if err = errors.Join(err, digested.Close()); err != nil {
 		return "", 0, err
-	}
-	if _, err := io.Copy(io.Discard, compressed); err != nil { // behind the end of what was compressed
-		return "", 0, err
-	}
-	if got := compressed.d.Digest(); b.digest != "" && got != b.digest {
-		return "", 0, mismatch("the blob", b.digest, got)
 	}
 	return plain.d.Digest(), plain.n, nil
 }
@@ -123,15 +140,21 @@ func (l *loader) apply(to *store.Layer, plain io.Reader) (err error) {
 	if err != nil {
 		return err
 	}
-	z := gzip.NewWriter(f)
+	z, err := gzip.NewWriterLevel(f, gzip.BestSpeed) // its text packs well at any
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
 	defer func() { err = errors.Join(err, z.Close(), f.Close()) }()
 	split, err := asm.NewInputTarStream(plain, storage.NewJSONPacker(z), storage.NewDiscardFilePutter())
 	if err != nil {
 		return err
 	}
-	_, err = l.s.Driver.Apply(l.ctx, to.ID, split, bounds(&l.o))
+	// What the stream hands over piece by piece, one for each header, is gathered.
+	gathered := newReadAhead(split)
+	defer gathered.Close()
+	_, err = l.s.Driver.Apply(l.ctx, to.ID, gathered, bounds(&l.o))
 	// Read on to the end, also after an error: the other side of the stream waits.
-	_, rest := io.Copy(io.Discard, split)
+	_, rest := io.Copy(io.Discard, gathered)
 	if err == nil {
 		err = rest
 	}
