@@ -152,10 +152,16 @@ func (t *tracer) describe(e *TraceEvent, request, reply []byte) {
 
 // TraceEvents implements [Traced].
 func (s *Server) TraceEvents(after uint64, wait time.Duration) []TraceEvent {
-	c := s.mount.conn
+	return s.mount.TraceEvents(s.union.Place, after, wait)
+}
+
+// TraceEvents is what [Traced] wants of a mount. place tells where a node is and which
+// layer has it, both empty for what is nowhere.
+func (m *RawMount) TraceEvents(place func(node uint64) (path, layer string), after uint64, wait time.Duration) []TraceEvent {
+	c := m.conn
 	t := c.trace.Load()
 	if t == nil {
-		t = newTracer(s.union.Place)
+		t = newTracer(place)
 		if !c.trace.CompareAndSwap(nil, t) {
 			if t = c.trace.Load(); t == nil {
 				return nil // it has just ended; the next question starts another

@@ -154,6 +154,12 @@ func (m *Mount) Info() fusefs.Info { return m.raw.Info() }
 // Counters returns what was done since the dataset was mounted.
 func (m *Mount) Counters() fusefs.Counters { return m.raw.Counters() }
 
+// TraceEvents implements [fusefs.Traced]. The layer of a file is the dataset, snapshot
+// or subvolume that has it, within which the path leads.
+func (m *Mount) TraceEvents(after uint64, wait time.Duration) []fusefs.TraceEvent {
+	return m.raw.TraceEvents(m.fs.Place, after, wait)
+}
+
 // Options returns the options in force.
 func (m *Mount) Options() map[string]string {
 	opts := m.raw.Options()
