@@ -25,13 +25,14 @@ func newTrace() *cobra.Command {
 	var f traceFlags
 	cmd := &cobra.Command{
 		Use:   "trace MNT",
-		Short: "Show the operations of a mounted union as they happen",
-		Long: `Show each request that the kernel makes of a mounted union, how long it took, and
-the layer that has the object. What the kernel answers from its caches makes no
+		Short: "Show the operations of a mounted union or dataset as they happen",
+		Long: `Show each request that the kernel makes of a mounted union or dataset, how long it
+took, and the layer that has the object: of a dataset, itself or the snapshot or
+subvolume that was entered. What the kernel answers from its caches makes no
 request. Tracing ends with the command; a mount that is not traced pays nothing.`,
 		Example: `  lamina trace /mnt/x
   lamina trace --op lookup --slower 1ms /mnt/x`,
-		Args:              args(1, 1, "MNT, where the union is mounted"),
+		Args:              args(1, 1, "MNT, where it is mounted"),
 		ValidArgsFunction: completeMounts,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for i := range f.ops {
