@@ -62,7 +62,7 @@ suites-test: ## the storage drivers in the suites by which podman, moby and cont
 	cd integration/suites && CGO_ENABLED=0 $(GO) vet -mod=mod ./... && CGO_ENABLED=0 $(GO) test -mod=mod -count=1 -timeout 30m -v $(SUITES) ./...
 
 VM_TESTS ?= dm,zfs,nbd
-vm-test: ## what needs a kernel with device-mapper, zfs or NBD, in one of Debian under qemu (minutes; packages are kept in /var/tmp/lamina-vm; zfs is compiled once, a quarter of an hour; VM_TESTS=dm,nbd for some)
+vm-test: ## what needs a kernel with device-mapper, zfs or NBD, in one of Debian under qemu (up to half an hour; packages are kept in /var/tmp/lamina-vm; zfs is compiled once, a quarter of an hour; VM_TESTS=dm,nbd for some)
 	$(GO) run ./integration/vm --tests $(VM_TESTS)
 
 arrows: ## check that packages import only what the design allows

@@ -90,7 +90,7 @@ func (d *volumes) create(ctx context.Context, r *record) error {
 	}
 	r.DeviceSize = max(r.DeviceSize, r.Size)
 	d.steps("number")
-	n, err := d.newDevice(r.ID)
+	n, err := d.newDevice(ctx, r.ID)
 	if err != nil {
 		return err
 	}

@@ -219,13 +219,13 @@ func (d *volumes) base(ctx context.Context) error {
 	if o := filesystemObstacle(fstype); o != "" {
 		return errors.New(o)
 	}
-	id, err := d.newDevice("base")
+	id, err := d.newDevice(ctx, "base")
 	if err != nil {
 		return err
 	}
 	size := d.set.baseSize
 	if err := d.pool.create(ctx, id, size); err != nil {
-		return err
+		return errors.Join(err, os.Remove(d.devicePath(id)))
 	}
 	dev, err := d.pool.activate(ctx, id, size)
 	if err != nil {

@@ -1,6 +1,7 @@
 package devicemapper
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -89,7 +90,20 @@ func parseOptions(given []string) (settings, error) {
 			return s, &driver.Error{Driver: Name, Op: "option dm." + name + "=" + value, Cause: err}
 		}
 	}
+	first := func(names ...string) string {
+		for _, name := range names {
+			if _, is := values[name]; is {
+				return "dm." + name
+			}
+		}
+		return ""
+	}
+	own := first("loopdatasize", "loopmetadatasize")
 	switch {
+	case s.thinPool != "" && (own != "" || first("blocksize") != ""):
+		err = fmt.Errorf("dm.thinpooldev along with %s is %w: the pool is as it was made", cmp.Or(own, "dm.blocksize"), driver.ErrUnsupported)
+	case s.dataDev != "" && own != "":
+		err = fmt.Errorf("dm.datadev along with %s is %w: devices have their sizes", own, driver.ErrUnsupported)
 	case (s.dataDev == "") != (s.metadataDev == ""):
 		err = fmt.Errorf("dm.datadev and dm.metadatadev are %w one without the other", driver.ErrUnsupported)
 	case s.thinPool != "" && s.dataDev != "":

@@ -12,7 +12,7 @@ import (
 func TestOptions(t *testing.T) {
 	s, err := parseOptions([]string{
 		"dm.basesize=20G", "dm.loopdatasize=200G", "dm.loopmetadatasize=4G", "dm.blocksize=512K", "dm.fs=ext4", "dm.mkfsarg=-m 0 -I 256",
-		"dm.mountopt=nodiscard,noatime", "dm.datadev=/dev/d", "dm.metadatadev=/dev/m", "dm.blkdiscard=false", "dm.min_free_space=15%",
+		"dm.mountopt=nodiscard,noatime", "dm.blkdiscard=false", "dm.min_free_space=15%",
 		"dm.use_deferred_removal=true", "dm.use_deferred_deletion=false", "dm.xfs_nospace_max_retries=0", "dm.override_udev_sync_check=true",
 		"devicemapper.size=30G",
 	})
@@ -20,7 +20,7 @@ func TestOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s.baseSize != 20<<30 || s.dataSize != 200<<30 || s.metadataSize != 4<<30 || s.blockSize != 512<<10 || s.filesystem != ext4 ||
-		strings.Join(s.mkfsArgs, "|") != "-m|0|-I|256" || s.mountOptions != "nodiscard,noatime" || s.dataDev != "/dev/d" || s.metadataDev != "/dev/m" ||
+		strings.Join(s.mkfsArgs, "|") != "-m|0|-I|256" || s.mountOptions != "nodiscard,noatime" ||
 		*s.discard || s.minFree != 15 || !s.deferRemove || s.deferDelete || s.xfsRetries != "0" || s.size != 30<<30 {
 		t.Errorf("%+v", s)
 	}
@@ -29,6 +29,9 @@ func TestOptions(t *testing.T) {
 	}
 	if s, err = parseOptions([]string{"dm.thinpooldev=/dev/mapper/vg-pool"}); err != nil || s.thinPool != "vg-pool" {
 		t.Errorf("%q, %v", s.thinPool, err)
+	}
+	if s, err = parseOptions([]string{"dm.datadev=/dev/d", "dm.metadatadev=/dev/m", "dm.blocksize=128k"}); err != nil || s.dataDev != "/dev/d" || s.metadataDev != "/dev/m" {
+		t.Errorf("%+v, %v", s, err)
 	}
 	for given, says := range map[string]string{
 		"dm.fs=btrfs":                      "xfs and ext4",
@@ -45,8 +48,11 @@ func TestOptions(t *testing.T) {
 		"dm.thinp_metapercent=1":           "lvcreate",
 		"dm.thinp_autoextend_threshold=80": "lvcreate",
 		"dm.thinp_autoextend_percent=20":   "lvcreate",
-		"dm.use_deferred_deletion=true|dm.use_deferred_removal=false": "use_deferred_removal",
-		"dm.thinpooldev=p|dm.datadev=/dev/d|dm.metadatadev=/dev/m":    "has its devices",
+		"dm.use_deferred_deletion=true|dm.use_deferred_removal=false":    "use_deferred_removal",
+		"dm.thinpooldev=p|dm.datadev=/dev/d|dm.metadatadev=/dev/m":       "has its devices",
+		"dm.thinpooldev=p|dm.blocksize=64k":                              "dm.blocksize is not supported",
+		"dm.thinpooldev=p|dm.loopdatasize=1g":                            "as it was made",
+		"dm.datadev=/dev/d|dm.metadatadev=/dev/m|dm.loopmetadatasize=1g": "their sizes",
 		"dm.bogus=1":     "no such option",
 		"dm.backing=lvm": "loop and dataset",
 	} {

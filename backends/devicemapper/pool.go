@@ -9,6 +9,11 @@ import (
 // A pool keeps thin devices by number. Its methods are called under the lock of the
 // root, so one at a time.
 type pool interface {
+	// firstNumber is a good number for the first device of a root.
+	firstNumber() uint32
+	// holds tells whether there is a device of a number that this root has not given
+	// to any: somebody else's, in a pool that several use.
+	holds(ctx context.Context, id uint32) (bool, error)
 	// create makes an empty device.
 	create(ctx context.Context, id uint32, size int64) error
 	// snapshot makes a device that is what another one is now. The other one is not

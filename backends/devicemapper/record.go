@@ -1,6 +1,7 @@
 package devicemapper
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -104,19 +105,31 @@ func (d *volumes) child(id string) (string, error) {
 // maxDevice is the largest number of a device (24 bits, dm-thin's MAX_DEV_ID).
 const maxDevice = 1<<24 - 1
 
-// newDevice takes a number that is free.
-func (d *volumes) newDevice(id string) (uint32, error) {
+// newDevice takes a number that is free: here, and in a pool that others use too. What
+// has a number here and no record is deleted, so one that is another's must never be
+// taken.
+func (d *volumes) newDevice(ctx context.Context, id string) (uint32, error) {
 	taken, err := d.devices()
 	if err != nil {
 		return 0, err
 	}
-	n := uint32(1)
+	n := d.pool.firstNumber()
 	if len(taken) > 0 {
 		n = taken[len(taken)-1] + 1
 	}
-	for slices.Contains(taken, n) || n > maxDevice {
-		if n++; n > maxDevice {
+	for ; ; n++ {
+		if n > maxDevice {
 			n = 1
+		}
+		if slices.Contains(taken, n) {
+			continue
+		}
+		others, err := d.pool.holds(ctx, n)
+		if err != nil {
+			return 0, err
+		}
+		if !others {
+			break
 		}
 	}
 	f, err := os.OpenFile(d.devicePath(n), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)

@@ -1,9 +1,11 @@
 package devicemapper
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -185,18 +187,23 @@ func attachFile(path string, size int64) (*loopdev.Loop, error) {
 	return loopdev.Attach(path, loopdev.Options{Direct: true})
 }
 
-// isBlank refuses a metadata device that the kernel would take for a pool's.
+// isBlank refuses a metadata device that the kernel would take for a pool's. It reads
+// past the page cache, which does not see what a pool writes to its devices.
 func isBlank(path string) error {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECT, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	head := make([]byte, 4096)
+	head, err := unix.Mmap(-1, 0, metadataBlock, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON) // aligned, as O_DIRECT wants it
+	if err != nil {
+		return os.NewSyscallError("mmap", err)
+	}
+	defer unix.Munmap(head)
 	if _, err := f.ReadAt(head, 0); err != nil {
 		return err
 	}
-	if strings.Trim(string(head), "\x00") != "" {
+	if len(bytes.Trim(head, "\x00")) > 0 {
 		return fmt.Errorf("dm.metadatadev %s is not empty; if nothing on it is needed: dd if=/dev/zero of=%s bs=4096 count=1", path, path)
 	}
 	return nil
@@ -213,6 +220,35 @@ func deviceSize(path string) (int64, error) {
 
 // thinName is the name of a device.
 func (p *thinPool) thinName(id uint32) string { return fmt.Sprintf("%s-%d", p.prefix, id) }
+
+// firstNumber is a random one in a pool that others use too: then two roots that begin
+// at the same time do not look at the same numbers.
+func (p *thinPool) firstNumber() uint32 {
+	if p.borrowed {
+		return 1 + rand.Uint32N(maxDevice)
+	}
+	return 1
+}
+
+// holds has the kernel open a thin device of that number, which no message asks for.
+func (p *thinPool) holds(_ context.Context, id uint32) (bool, error) {
+	if !p.borrowed {
+		return false, nil
+	}
+	name := p.thinName(id) + "-probe"
+	err := p.control.Remove(name, true) // of a process that was killed
+	if err != nil && !errors.Is(err, unix.ENXIO) {
+		return false, err
+	}
+	_, err = p.control.Create(name, dm.Target{Sectors: minBlockSize / dm.SectorSize, Type: "thin", Params: fmt.Sprintf("%s %d", p.number, id)}, true)
+	if errors.Is(err, unix.ENODATA) { // dm_pool_open_thin_device of one that is not there
+		return false, nil
+	}
+	if err == nil {
+		err = p.control.Remove(name, true)
+	}
+	return true, err
+}
 
 func (p *thinPool) create(_ context.Context, id uint32, _ int64) error {
 	return p.control.Message(p.name, fmt.Sprintf("create_thin %d", id))

@@ -76,6 +76,10 @@ func (p *volumePool) make() error {
 // volumeName is what the device of a number is called.
 func volumeName(id uint32) string { return fmt.Sprintf("dev-%d", id) }
 
+// The pool is this root's alone.
+func (*volumePool) firstNumber() uint32                         { return 1 }
+func (*volumePool) holds(context.Context, uint32) (bool, error) { return false, nil }
+
 func (p *volumePool) create(ctx context.Context, id uint32, size int64) error {
 	_, err := poolserver.VolumeCreate.Call(ctx, p.client, poolserver.CreateVolume{Name: volumeName(id), Size: size})
 	return err

@@ -45,7 +45,7 @@ func run() error {
 	update := flag.Bool("update", false, "look for newer packages, and make all anew")
 	cpus := flag.Int("cpus", 2, "processors of the machine, and of what is compiled for it")
 	memory := flag.Int("memory", 3072, "memory of the machine in MiB")
-	limit := flag.Duration("timeout", 30*time.Minute, "end the machine after this time")
+	limit := flag.Duration("timeout", time.Hour, "end the machine after this time")
 	only := flag.String("run", "", "run these `tests` only, as go test -run")
 	flag.Parse()
 	list, err := chosen(*names)

@@ -33,7 +33,7 @@ var suites = []suite{
 			{pkg: "integration/vm/kernel", run: "^TestThin", must: []string{"TestThinPoolOfADumpIsTheKernels"}},
 			{pkg: "backends/devicemapper/loopdev", run: "^Test", must: []string{"TestALoopDeviceEndsWithItsHolder"}},
 			{pkg: "backends/devicemapper/dm", run: "^Test", must: []string{"TestALinearDeviceLivesAsLongAsItIsOpen"}},
-			{pkg: "backends/devicemapper", run: "^Test([^C]|Conformance$)/^native$", must: []string{"TestConformance/native/Crashes", "TestConformance/native/Content", "TestSizesOnlyGrow/native/xfs"}},
+			{pkg: "backends/devicemapper", run: "^Test([^C]|Conformance$)/^native$", must: []string{"TestConformance/native/Crashes", "TestConformance/native/Content", "TestSizesOnlyGrow/native/xfs", "TestDataAndMetadataOnDisks/native", "TestAThinPoolThatOthersUse/native"}},
 		},
 	},
 	{
