@@ -268,16 +268,19 @@ func (a *application) writeRun(ctx context.Context, r *run) error {
 			return p.writeRun(records, r.data, a.size)
 		}
 	}
-	for i := range count {
-		codec, stored := e.encode(r.data[i*a.size:][:a.size])
-		n := int64(len(stored))
+	packed := make([]packedRecord, count)
+	sideBySide(e.compression != CompressionOff, int(count), func(i int) {
+		packed[i].codec, packed[i].stored = e.encode(r.data[int64(i)*a.size:][:a.size])
+	})
+	for i, k := range packed {
+		n := int64(len(k.stored))
 		at, err := a.admit(ctx, r.n+uint64(i), n)
 		if err != nil {
 			return err
 		}
-		rec := a.v.record(at, codec, stored)
+		rec := a.v.record(at, k.codec, k.stored)
 		r.records = append(r.records, &dirtyRecord{at: at, admitted: n, rec: rec})
-		if err := p.writeStored(rec, stored); err != nil {
+		if err := p.writeStored(rec, k.stored); err != nil {
 			return err
 		}
 	}

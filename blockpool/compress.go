@@ -2,9 +2,11 @@ package blockpool
 
 import (
 	"fmt"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
@@ -85,6 +87,30 @@ func (e *entry) encode(content []byte) (format.Codec, []byte) {
 		return e.compression.codec(), packed
 	}
 	return format.Plain, content
+}
+
+// A packedRecord is what encode makes of one.
+type packedRecord struct {
+	codec  format.Codec
+	stored []byte
+}
+
+// sideBySide calls do with 0 to n-1, on all processors when that is worth it.
+func sideBySide(worth bool, n int, do func(int)) {
+	var next atomic.Int64
+	work := func() {
+		for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+			do(i)
+		}
+	}
+	var wg sync.WaitGroup
+	if worth {
+		for range min(n, runtime.GOMAXPROCS(0)) - 1 {
+			wg.Go(work)
+		}
+	}
+	work()
+	wg.Wait()
 }
 
 // trimZeros leaves out sectors of zeros at the end, all but the first.

@@ -6,10 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
-	"runtime"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/laminafs/lamina/blockpool/internal/btree"
@@ -126,30 +123,17 @@ const packedTogether = 64
 
 // A recordJob is a record that is to be written.
 type recordJob struct {
-	v      *volume
-	r      *dirtyRecord
-	codec  format.Codec
-	stored []byte
+	v *volume
+	r *dirtyRecord
+	packedRecord
 }
 
 func (j *recordJob) encode() { j.codec, j.stored = j.v.entry.Load().encode(j.r.buf) }
 
-// encodeAll packs records, on all processors where they are to be packed.
+// encodeAll packs records.
 func encodeAll(jobs []*recordJob) {
-	var wg sync.WaitGroup
-	var next atomic.Int64
-	work := func() {
-		for i := next.Add(1) - 1; i < int64(len(jobs)); i = next.Add(1) - 1 {
-			jobs[i].encode()
-		}
-	}
-	if slices.ContainsFunc(jobs, func(j *recordJob) bool { return j.v.entry.Load().compression != CompressionOff }) {
-		for range runtime.GOMAXPROCS(0) - 1 {
-			wg.Go(work)
-		}
-	}
-	work()
-	wg.Wait()
+	packs := slices.ContainsFunc(jobs, func(j *recordJob) bool { return j.v.entry.Load().compression != CompressionOff })
+	sideBySide(packs, len(jobs), func(i int) { jobs[i].encode() })
 }
 
 func (s *pass) writeRecord(j *recordJob) error {

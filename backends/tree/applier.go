@@ -46,7 +46,7 @@ type step struct {
 func newApplier(t Target) (*applier, error) {
 	a := &applier{
 		root: t.Root, format: t.Format, below: t.Below, made: map[string]madeAs{".": isThrough},
-		gone: map[string]bool{}, times: map[string]layer.Time{}, buf: make([]byte, 256<<10),
+		gone: map[string]bool{}, times: map[string]layer.Time{}, buf: make([]byte, 1<<20),
 	}
 	a.marks = a.format.marks(a)
 	return a, a.keepTime(".", t.Root)

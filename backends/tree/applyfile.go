@@ -41,6 +41,7 @@ var zeros [hole]byte
 
 // fill writes data and leaves holes where it is zero.
 func (a *applier) fill(f layer.File, data io.Reader, size int64) error {
+	end := int64(0) // of what was written
 	for off := int64(0); off < size; {
 		n, err := io.ReadFull(data, a.buf[:min(int64(len(a.buf)), size-off)])
 		if err != nil {
@@ -49,38 +50,41 @@ func (a *applier) fill(f layer.File, data io.Reader, size int64) error {
 			}
 			return err
 		}
-		if err := writeRuns(f, a.buf[:n], off); err != nil {
+		if err := writeRuns(f, a.buf[:n], off, &end); err != nil {
 			return err
 		}
 		off += int64(n)
 	}
-	if size == 0 {
+	if end == size {
 		return nil
 	}
 	return f.Truncate(size)
 }
 
-// writeRuns writes what is not zero.
-func writeRuns(f layer.File, p []byte, off int64) error {
+// writeRuns writes what is not zero, and sets end to where the last of that ends.
+func writeRuns(f layer.File, p []byte, off int64, end *int64) error {
+	write := func(from, to int) error {
+		_, err := f.WriteAt(p[from:to], off+int64(from))
+		*end = off + int64(to)
+		return err
+	}
 	from := -1
-	for at := 0; at <= len(p); at += hole {
-		end := min(at+hole, len(p))
-		if at < len(p) && !bytes.Equal(p[at:end], zeros[:end-at]) {
+	for at := 0; at < len(p); at += hole {
+		if some := p[at:min(at+hole, len(p))]; !bytes.Equal(some, zeros[:len(some)]) {
 			if from < 0 {
 				from = at
 			}
 			continue
 		}
 		if from >= 0 {
-			if _, err := f.WriteAt(p[from:min(at, len(p))], off+int64(from)); err != nil {
+			if err := write(from, at); err != nil {
 				return err
 			}
 			from = -1
 		}
 	}
-	if from >= 0 { // data up to an end that is no multiple of the unit
-		_, err := f.WriteAt(p[from:], off+int64(from))
-		return err
+	if from >= 0 {
+		return write(from, len(p))
 	}
 	return nil
 }
@@ -206,13 +210,13 @@ func (a *applier) attributes(o layer.Object, h *tar.Header) error {
 	if h.Uid < 0 || h.Gid < 0 || h.Uid >= math.MaxUint32 || h.Gid >= math.MaxUint32 {
 		return refuse("owner %d:%d does not exist", h.Uid, h.Gid)
 	}
-	if err := chown(o, h.Uid, h.Gid); err != nil {
-		return err
-	}
-	if h.Typeflag != tar.TypeSymlink {
-		if err := o.Chmod(uint32(h.Mode) & 0o7777); err != nil {
+	all, atOnce := o.(setter)
+	if atOnce {
+		if err := all.SetAttributes(uint32(h.Uid), uint32(h.Gid), modeOf(h), headerTime(h)); err != nil {
 			return err
 		}
+	} else if err := setOneByOne(o, h); err != nil {
+		return err
 	}
 	for record, value := range h.PAXRecords {
 		attr, ok := strings.CutPrefix(record, xattrRecord)
@@ -227,6 +231,31 @@ func (a *applier) attributes(o layer.Object, h *tar.Header) error {
 			a.done.Dropped++
 		}
 	}
+	if atOnce { // an xattr leaves the times of data alone
+		return nil
+	}
 	t := headerTime(h)
 	return o.SetTimes(t, t)
+}
+
+// A setter sets all of an object in one step. A mode of nil leaves it as it is.
+type setter interface {
+	SetAttributes(uid, gid uint32, mode *uint32, times layer.Time) error
+}
+
+// modeOf returns the permissions that an entry has; symbolic links have none.
+func modeOf(h *tar.Header) *uint32 {
+	if h.Typeflag == tar.TypeSymlink {
+		return nil
+	}
+	mode := uint32(h.Mode) & 0o7777
+	return &mode
+}
+
+func setOneByOne(o layer.Object, h *tar.Header) error {
+	err := chown(o, h.Uid, h.Gid)
+	if mode := modeOf(h); err == nil && mode != nil {
+		err = o.Chmod(*mode)
+	}
+	return err
 }

@@ -65,6 +65,13 @@ func (o *object) SetTimes(atime, mtime layer.Time) error {
 	return o.set(dataset.Change{Atime: &a, Mtime: &m})
 }
 
+// SetAttributes sets owner, times and, unless it is nil, mode in one step, for what
+// applies archives.
+func (o *object) SetAttributes(uid, gid uint32, mode *uint32, times layer.Time) error {
+	t := dataset.Time(times)
+	return o.set(dataset.Change{UID: &uid, GID: &gid, Mode: mode, Atime: &t, Mtime: &t})
+}
+
 func (o *object) Getxattr(attr string, dest []byte) (int, error) {
 	return o.fs.Getxattr(o.n, attr, dest)
 }
