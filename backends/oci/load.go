@@ -2,6 +2,7 @@ package oci
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -101,12 +102,10 @@ func load(ctx context.Context, s *store.Store, r io.Reader, o LoadOptions) ([]st
 	// has to be one in which one can go back.
 	f, ok := r.(*os.File)
 	if ok {
-		_, err = f.Seek(0, io.SeekStart)
+		// Not by seeking: the stream is read on when this is not the archive itself.
 		plain := make([]byte, len(head))
-		if err == nil {
-			_, err = io.ReadFull(f, plain)
-		}
-		ok = err == nil && string(plain) == string(head)
+		_, err := f.ReadAt(plain, 0)
+		ok = err == nil && bytes.Equal(plain, head)
 		if ok {
 			if f, err = reopen(f); err != nil {
 				return nil, err
@@ -114,7 +113,9 @@ func load(ctx context.Context, s *store.Store, r io.Reader, o LoadOptions) ([]st
 		}
 	}
 	if !ok {
-		if f, err = spool(s, &bounded{b, o.MaxBytes}); err != nil {
+		unpacked := newReadAhead(&bounded{b, o.MaxBytes})
+		f, err = spool(s, unpacked)
+		if err = errors.Join(err, unpacked.Close()); err != nil {
 			return nil, err
 		}
 	}

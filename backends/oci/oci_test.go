@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -306,3 +307,30 @@ func (m memSource) open(name string) (io.ReadCloser, int64, error) {
 }
 
 func (m memSource) Close() error { return nil }
+
+// An archive that docker save has written and gzip packed is longer than what is looked
+// at to tell what it is.
+func TestALongPackedArchiveFromAFile(t *testing.T) {
+	ctx := context.Background()
+	noise := make([]byte, 3<<20)
+	rand.NewChaCha8([32]byte{}).Read(noise)
+	var long bytes.Buffer
+	w := tar.NewWriter(&long)
+	ok(t, w.WriteHeader(&tar.Header{Name: "noise", Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(noise))}))
+	_, err := w.Write(noise)
+	ok(t, errors.Join(err, w.Close()))
+	archive := dockerArchive(t, []string{"example.org/long:1"}, [][]byte{long.Bytes()})
+	for _, how := range []string{None, Gzip, Zstd} {
+		path := filepath.Join(t.TempDir(), "archive")
+		f, err := os.Create(path)
+		ok(t, err)
+		z, err := compress(f, how)
+		ok(t, err)
+		_, err = z.Write(archive)
+		ok(t, errors.Join(err, z.Close(), f.Close()))
+		images, err := LoadFile(ctx, newStore(t, "vfs"), path, LoadOptions{})
+		if err != nil || len(images) != 1 || len(images[0].Layers) != 1 {
+			t.Errorf("%s: %+v, %v", how, images, err)
+		}
+	}
+}
