@@ -17,6 +17,9 @@ type ReceiveOptions struct {
 	// snapshots, since the snapshot that the stream begins with. What was written
 	// is lost; the snapshots stay.
 	Force bool
+	// Origin is the snapshot here that the stream begins with, of another volume: the
+	// new volume that the stream makes is a clone of it.
+	Origin string
 
 	Quota, Refquota int64 // limits of a volume that the stream makes
 
@@ -26,7 +29,7 @@ type ReceiveOptions struct {
 // Receive reads a stream of [Pool.Send] and makes the snapshot that it brings: name
 // is VOLUME@SNAPSHOT, or VOLUME to take over the snapshot's name, or empty to take
 // over both. Of a dataset's stream these are datasets; the one above it must be
-// there. A full stream makes the volume too; any other needs the snapshot that
+// there. A full stream makes the volume too; any other needs, unless Origin has it, the snapshot that
 // it begins with to be the volume's newest and the volume to be unchanged since, and
 // names it when it is not. The volume is then what the snapshot is. The snapshot
 // keeps the guid that it has where it comes from, so that later streams fit.

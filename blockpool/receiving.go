@@ -24,6 +24,7 @@ type receiving struct {
 	target   uint64 // volume that the stream continues; 0 makes a new one
 	snapshot string // name that the snapshot will have, without the volume's
 	force    bool   // what was written to the volume since is given up
+	clone    bool   // the volume is made as a clone of what the stream begins with
 }
 
 const receivingVersion = 1
@@ -34,6 +35,7 @@ const (
 	receivingTarget
 	receivingSnapshot
 	receivingForce
+	receivingClone
 )
 
 // pack returns the value of an entry's field.
@@ -45,12 +47,15 @@ func (r receiving) pack() []byte {
 	if r.force {
 		f.Uint(receivingForce, 1)
 	}
+	if r.clone {
+		f.Uint(receivingClone, 1)
+	}
 	return f
 }
 
 // unpackReceiving is the inverse of pack.
 func unpackReceiving(b []byte) (r receiving, err error) {
-	var force uint64
+	var force, clone uint64
 	err = format.ParseFields(b, receivingVersion, func(f format.Field) (err error) {
 		switch f.Tag {
 		case receivingToken:
@@ -65,11 +70,13 @@ func unpackReceiving(b []byte) (r receiving, err error) {
 			return nil
 		case receivingForce:
 			return f.Uint(&force)
+		case receivingClone:
+			return f.Uint(&clone)
 		default:
 			return f.Unknown()
 		}
 	})
-	r.force = force != 0
+	r.force, r.clone = force != 0, clone != 0
 	if err == nil && (r.token == stream.Token{} || r.snapshot == "") {
 		err = damagedf("no token or name")
 	}
@@ -126,7 +133,7 @@ func (s *pass) receiveInto(h stream.Header, volume, snap string, o ReceiveOption
 	if h.Resume != 0 {
 		return fmt.Errorf("the stream goes on at record %d, and nothing of it is here: %w", h.Resume, ErrNotFound)
 	}
-	target, base, err := s.receiveBase(h.Token(0), h.FromName, volume, o.Force)
+	target, base, err := s.receiveBase(h.Token(0), h.FromName, volume, o)
 	if err == nil {
 		err = s.mayName(volume+"@"+snap, KindSnapshot, h.Dataset)
 	}
@@ -136,7 +143,7 @@ func (s *pass) receiveInto(h stream.Header, volume, snap string, o ReceiveOption
 	if err != nil {
 		return err
 	}
-	r := receiving{token: h.Token(0), snapshot: snap, force: o.Force}
+	r := receiving{token: h.Token(0), snapshot: snap, force: o.Force, clone: base != nil && target == nil}
 	if base != nil {
 		if err := s.nodes.share(base.root); err != nil {
 			return err
@@ -147,10 +154,12 @@ func (s *pass) receiveInto(h stream.Header, volume, snap string, o ReceiveOption
 	if h.Dataset {
 		e.content = contentObjects
 	}
-	if base == nil {
+	if target == nil {
 		e.quota, e.refquota = o.Quota, o.Refquota
 	} else {
 		r.target = target.id
+	}
+	if base != nil {
 		e.origin, e.root, e.referenced, e.objects, e.writtenTxg = base.id, base.root, base.referenced, base.objects, base.writtenTxg
 		if err := s.fatal(s.cutBehind(e)); err != nil {
 			return err
@@ -173,9 +182,12 @@ func continues(e *entry, h stream.Header) error {
 
 // receiveBase returns the volume that a stream continues and the snapshot that it
 // begins with, which must be as the sender knows it: nothing for a full stream.
-func (s *pass) receiveBase(t stream.Token, fromName, volume string, force bool) (target, base *entry, err error) {
+func (s *pass) receiveBase(t stream.Token, fromName, volume string, o ReceiveOptions) (target, base *entry, err error) {
 	target = s.peekNamed(volume)
 	switch {
+	case o.Origin != "":
+		base, err = s.receiveOrigin(t, target, volume, o.Origin)
+		return nil, base, err
 	case t.From == stream.ID{} && target != nil:
 		return nil, nil, fmt.Errorf("%s %s: a full stream makes a new one: %w", target.noun(), volume, ErrExists)
 	case t.From == stream.ID{}:
@@ -202,13 +214,31 @@ func (s *pass) receiveBase(t stream.Token, fromName, volume string, force bool) 
 	switch {
 	case base == nil:
 		err = fmt.Errorf("%s %s lacks snapshot %s (guid %v), with which the stream begins: %w", target.noun(), volume, fromName, GUID(t.From), ErrNotFound)
-	case force:
+	case o.Force:
 	case base != newest:
 		err = fmt.Errorf("the stream begins with %s (guid %v), and the newest snapshot is %s: %w", base.name, base.guid, newest.name, ErrExists)
 	case target.root != base.root || target.size != base.size:
 		err = fmt.Errorf("%s %s has changed since snapshot %s: %w", target.noun(), volume, base.name, ErrBusy)
 	}
 	return target, base, err
+}
+
+// receiveOrigin returns the snapshot of which a stream makes a clone.
+func (s *pass) receiveOrigin(t stream.Token, target *entry, volume, origin string) (*entry, error) {
+	base := s.peekNamed(origin)
+	switch {
+	case t.From == stream.ID{}:
+		return nil, invalidf("the stream is a full one: what it makes is no clone of %s", origin)
+	case target != nil:
+		return nil, fmt.Errorf("%s %s: a clone is a new one: %w", target.noun(), volume, ErrExists)
+	case base == nil || base.kind != KindSnapshot:
+		return nil, fmt.Errorf("snapshot %s: %w", origin, ErrNotFound)
+	case base.guid != GUID(t.From):
+		return nil, fmt.Errorf("the stream begins with the snapshot that has guid %v, and %s has %v: %w", GUID(t.From), origin, base.guid, ErrNotFound)
+	case base.holdsFiles() != t.Dataset || base.recordSize != int64(t.RecordSize):
+		return nil, invalidf("%s is of a %s with records of %d bytes, and the stream of a %s with %d", origin, base.noun(), base.recordSize, nounOf(t.Dataset), t.RecordSize)
+	}
+	return base, s.mayReceiveNew(volume, t.Dataset)
 }
 
 // mayReceiveNew refuses a name that a stream cannot make a volume or dataset of.
@@ -273,7 +303,12 @@ func (s *pass) publishReceived(id uint64) error {
 		return err
 	}
 	volume := strings.TrimSuffix(e.name, receivingSuffix)
-	target, _, err := s.receiveBase(r.token, "", volume, r.force)
+	var target *entry
+	if !r.clone {
+		target, _, err = s.receiveBase(r.token, "", volume, ReceiveOptions{Force: r.force})
+	} else if err = s.mayReceiveNew(volume, r.token.Dataset); err == nil && s.peekNamed(volume) != nil {
+		err = fmt.Errorf("%s: a clone is a new one: %w", volume, ErrExists)
+	}
 	switch {
 	case err != nil:
 		return err

@@ -154,3 +154,66 @@ func TestDatasetReceiveGoesOnWhereItWasCutOff(t *testing.T) {
 		b.must(b.recount())
 	}
 }
+
+// A clone is received as a clone of what it was made from: what it shares there it
+// shares here, also when its stream is cut off and goes on.
+func TestACloneIsReceivedAsAClone(t *testing.T) {
+	a, b := newBench(t, Config{}, 1, 256<<20), newBench(t, Config{}, 1, 256<<20)
+	rng := rand.New(rand.NewPCG(7, 7))
+	a.filesystem("home")
+	a.scrawl("home", rng, 100)
+	a.must(a.Snapshot(ctx, "home", "home@1"))
+	a.must(a.Clone(ctx, "home@1", "copy"))
+	a.scrawl("copy", rng, 40)
+	a.must(a.Snapshot(ctx, "copy", "copy@1"))
+	receive := func(stream []byte, name string, o ReceiveOptions) error {
+		_, err := b.Receive(ctx, bytes.NewReader(stream), name, o)
+		return err
+	}
+	b.must(receive(a.sent("", "home@1"), "", ReceiveOptions{}))
+	b.must(b.Snapshot(ctx, "home", "home@2"))
+	stream := a.sent("home@1", "copy@1")
+	for _, o := range []struct {
+		name, origin string
+		full         bool
+		want         error
+	}{
+		{"copy", "home@9", false, ErrNotFound},
+		{"copy", "home", false, ErrNotFound},
+		{"copy", "home@2", false, ErrNotFound}, // another guid
+		{"home", "home@1", false, ErrExists},
+		{"copy", "home@1", true, ErrInvalid},
+	} {
+		s := stream
+		if o.full {
+			s = a.sent("", "copy@1")
+		}
+		if err := receive(s, o.name, ReceiveOptions{Origin: o.origin}); !errors.Is(err, o.want) {
+			t.Errorf("%s of %s: %v", o.name, o.origin, err)
+		}
+	}
+	if err := receive(stream[:len(stream)*2/3], "copy", ReceiveOptions{Origin: "home@1"}); err == nil {
+		t.Fatal("half a stream was enough")
+	}
+	b.must(receive(stream, "copy", ReceiveOptions{Origin: "home@1"}))
+	if got, want := b.dumpTree("copy"), a.dumpTree("copy"); got != want {
+		t.Error("the clone has other content")
+	}
+	if i, err := b.Volume("copy"); err != nil || i.Origin != "home@1" {
+		t.Errorf("it is a clone of %q, %v", i.Origin, err)
+	}
+	ours, err := b.UsageOf(ctx, "home", "home@1", "home@2", "copy", "copy@1")
+	b.must(err)
+	theirs, err := a.UsageOf(ctx, "home", "home@1", "copy", "copy@1")
+	b.must(err)
+	if ours.Bytes > theirs.Bytes*11/10 {
+		t.Errorf("%d bytes are in use, at the sender's %d", ours.Bytes, theirs.Bytes)
+	}
+	_, err = b.DestroyAll(ctx, []string{"home"}, true)
+	b.must(err)
+	if got, want := b.dumpTree("copy"), a.dumpTree("copy"); got != want {
+		t.Error("without its origin the clone has other content")
+	}
+	b.must(b.recount())
+	b.clean(b.checked())
+}

@@ -143,13 +143,16 @@ func (c *call) records(name string) func(blockpool.SendProgress) {
 type Receive struct {
 	Name  string `json:"name,omitempty"`  // VOLUME or VOLUME@SNAPSHOT; empty: as the stream says
 	Force bool   `json:"force,omitempty"` // drop what was written since the snapshot that the stream begins with
+	// Origin is the snapshot that the stream begins with and that the new volume or
+	// dataset is to be a clone of.
+	Origin string `json:"origin,omitempty"`
 }
 
 // VolumeReceive makes the snapshot that a stream brings, which is the file that
 // comes along.
 var VolumeReceive = Op[Receive, blockpool.VolumeInfo]{name: "volume.receive", files: 1, run: func(c *call, a Receive) (v blockpool.VolumeInfo, err error) {
 	err = c.withInput(0, func(r io.Reader) (err error) {
-		v, err = c.pool.Receive(c.ctx, r, a.Name, blockpool.ReceiveOptions{Force: a.Force, Progress: c.records(a.Name)})
+		v, err = c.pool.Receive(c.ctx, r, a.Name, blockpool.ReceiveOptions{Force: a.Force, Origin: a.Origin, Progress: c.records(a.Name)})
 		return err
 	})
 	return v, err
