@@ -11,7 +11,7 @@ import (
 
 // checkCatalogue looks at the entries of volumes and snapshots.
 func (c *checker) checkCatalogue() error {
-	names, guids := map[string]uint64{}, map[GUID]string{}
+	names, guids := map[string]uint64{}, map[GUID]*entry{}
 	err := c.each(meta.Volumes, func(id uint64, value []byte) {
 		e, err := unpackEntry(id, value)
 		if err != nil {
@@ -25,10 +25,11 @@ func (c *checker) checkCatalogue() error {
 			c.r.add(Finding{Kind: FindVolumeName, Volume: e.name, Text: err.Error()})
 		}
 		names[e.name] = id
-		if other, ok := guids[e.guid]; ok {
-			c.r.add(Finding{Kind: FindVolumeState, Volume: e.name, Text: fmt.Sprintf("it has the guid of %s", other)})
+		// Snapshots have that of where they come from, and may have been received twice.
+		if other := guids[e.guid]; other != nil && (e.kind != KindSnapshot || other.kind != KindSnapshot || e.origin == other.origin) {
+			c.r.add(Finding{Kind: FindVolumeState, Volume: e.name, Text: fmt.Sprintf("it has the guid of %s", other.name)})
 		}
-		guids[e.guid] = e.name
+		guids[e.guid] = e
 		c.checkEntry(e)
 		c.entries = append(c.entries, e)
 		if e.kind == KindSnapshot {

@@ -217,3 +217,20 @@ func TestACloneIsReceivedAsAClone(t *testing.T) {
 	b.must(b.recount())
 	b.clean(b.checked())
 }
+
+// The same stream can be received under several names, also beside what was sent.
+func TestTheSameIsReceivedTwice(t *testing.T) {
+	a := newBench(t, Config{}, 1, 256<<20)
+	a.filesystem("home")
+	a.scrawl("home", rand.New(rand.NewPCG(8, 8)), 20)
+	a.must(a.Snapshot(ctx, "home", "home@1"))
+	stream := a.sent("", "home@1")
+	for _, name := range []string{"one", "two"} {
+		_, err := a.Receive(ctx, bytes.NewReader(stream), name, ReceiveOptions{})
+		a.must(err)
+		if a.dumpTree(name) != a.dumpTree("home@1") {
+			t.Errorf("%s is not what was sent", name)
+		}
+	}
+	a.clean(a.checked())
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/laminafs/lamina/backends/poolserver"
+	"github.com/laminafs/lamina/backends/replication"
 	"github.com/laminafs/lamina/blockpool"
 )
 
@@ -161,35 +163,49 @@ func (f diffFormat) path(p string) string {
 func newDatasetSend() *cobra.Command {
 	var f poolFlags
 	var a poolserver.Send
-	var pool string
+	var many replication.Wanted
+	var all string
 	cmd := &cobra.Command{
-		Use:   "send [-i SNAPSHOT] POOL/DATASET@SNAPSHOT | -t TOKEN POOL",
+		Use:   "send [-R] [-p] [-i SNAPSHOT | -I SNAPSHOT] POOL/DATASET@SNAPSHOT | -t TOKEN POOL",
 		Short: "Write a snapshot as a stream to stdout",
 		Long: `Write a snapshot as a stream to stdout, for "lamina dataset receive": all of it, or
 with -i what differs from a snapshot that the other side has, which may be @NAME
 alone. Everything in it has a checksum. A stream that was cut off goes on where the
-other side says: lamina dataset receive --token.`,
+other side says: lamina dataset receive --token.
+
+-I is -i with all snapshots in between. -R sends all that lies below the dataset too,
+with the properties that were set there and, unless -i says otherwise, all snapshots up
+to the one that is named; clones arrive as clones. What is below and has no snapshot of
+that name is an error, or left out with --skip-missing; what has not the snapshot that
+-i or -I names is sent in full. When such a stream was cut off, send the same again: what
+has arrived is left out. Subvolumes are datasets of their own, and arrive as such: their
+directories in the dataset above them stay empty.`,
 		Example: `  lamina dataset send tank/home@monday | ssh host lamina dataset receive backup/home
   lamina dataset send -i @monday tank/home@tuesday | ssh host lamina dataset receive backup/home
+  lamina dataset send -R tank/home@monday | ssh host lamina dataset receive backup/home
+  lamina dataset send -R -I @monday tank/home@friday | ssh host lamina dataset receive backup/home
   lamina dataset send -t "$(ssh host lamina dataset receive --token backup/home)" tank | …`,
 		Args: args(1, 1, "POOL/DATASET@SNAPSHOT, or with -t POOL"),
 	}
-	onDataset(cmd, &f, 0, func(ctx context.Context, c *poolserver.Client, p string, names, _ []string) error {
-		a.Snapshot, pool = names[0], p
-		if strings.HasPrefix(a.From, "@") {
-			a.From = volumeOf(a.Snapshot) + a.From
-		} else if a.From != "" {
-			from, name, err := splitDataset(a.From)
-			if err != nil {
-				return err
-			}
-			if from != pool {
-				return usageError{fmt.Errorf("%s is in another pool than %s", a.From, joinDataset(pool, a.Snapshot))}
-			}
-			a.From = name
+	onDataset(cmd, &f, 0, func(ctx context.Context, c *poolserver.Client, pool string, names, _ []string) error {
+		from, err := sentFrom(cmp.Or(all, a.From), pool, names[0])
+		if err != nil {
+			return err
 		}
-		_, err := poolserver.VolumeSend.Call(ctx, c, a, os.Stdout)
-		return inPool(pool, err)
+		a.Snapshot, a.From = names[0], from
+		if !many.Recursive && !many.Properties && all == "" {
+			_, err := poolserver.VolumeSend.Call(ctx, c, a, os.Stdout)
+			return inPool(pool, err)
+		}
+		many.All = all != "" || many.Recursive && from == ""
+		many.Properties = many.Properties || many.Recursive
+		many.Top, many.Snapshot, _ = strings.Cut(a.Snapshot, "@")
+		if of, snap, _ := strings.Cut(from, "@"); of == many.Top || from == "" {
+			many.From = snap
+		} else {
+			return usageError{fmt.Errorf("%s is no snapshot of %s, as -R, -I and -p need it", joinDataset(pool, from), joinDataset(pool, many.Top))}
+		}
+		return inPool(pool, sendMany(ctx, c, many, a.Compression, os.Stdout))
 	})
 	cmd.PreRunE = func(_ *cobra.Command, args []string) error {
 		switch {
@@ -197,33 +213,65 @@ other side says: lamina dataset receive --token.`,
 			return usageError{errors.New("a stream is not for a terminal: send stdout to a file or a pipe")}
 		case a.Token == "" && !strings.Contains(args[0], "@"):
 			return usageError{fmt.Errorf("%s is no snapshot: make one with lamina dataset snapshot and send that", args[0])}
-		case a.Token != "" && (strings.ContainsAny(args[0], "/@") || a.From != ""):
-			return usageError{errors.New("-t says itself what to send; name the POOL alone and leave -i out")}
+		case a.Token != "" && (strings.ContainsAny(args[0], "/@") || a.From != "" || all != "" || many != replication.Wanted{}):
+			return usageError{errors.New("-t says itself what to send; name the POOL alone and leave -i, -I, -R and -p out")}
+		case a.From != "" && all != "":
+			return usageError{errors.New("say -i or -I, not both")}
+		case many.SkipMissing && !many.Recursive:
+			return usageError{errors.New("--skip-missing is about what lies below: it needs -R")}
 		}
 		return nil
 	}
 	cmd.Flags().MarkHidden("json")
 	cmd.Flags().StringVarP(&a.From, "from", "i", "", "send what differs from `SNAPSHOT`")
+	cmd.Flags().StringVarP(&all, "intermediate", "I", "", "send all snapshots since `SNAPSHOT`, one after the other")
+	cmd.Flags().BoolVarP(&many.Recursive, "replicate", "R", false, "also what lies below, with properties and earlier snapshots")
+	cmd.Flags().BoolVarP(&many.Properties, "props", "p", false, "with the properties that were set on the dataset")
+	cmd.Flags().BoolVarP(&many.SkipMissing, "skip-missing", "s", false, "leave out what lies below and has no such snapshot")
 	cmd.Flags().StringVarP(&a.Token, "resume", "t", "", "go on where `TOKEN` says")
 	cmd.Flags().IntVarP(&a.Compression, "compress", "c", 0, "compress, from 1 (fastest) to 4 (smallest) as `LEVEL` says; 0: not")
 	return cmd
+}
+
+// sentFrom returns the name in the pool of the snapshot that a stream begins with, which
+// may be given as @NAME alone.
+func sentFrom(from, pool, snapshot string) (string, error) {
+	if from == "" || from[0] == '@' {
+		if from != "" {
+			from = volumeOf(snapshot) + from
+		}
+		return from, nil
+	}
+	in, name, err := splitDataset(from)
+	if err == nil && in != pool {
+		err = usageError{fmt.Errorf("%s is in another pool than %s", from, joinDataset(pool, snapshot))}
+	}
+	return name, err
 }
 
 func newDatasetReceive() *cobra.Command {
 	var f poolFlags
 	var a poolserver.Receive
 	var token, abort bool
+	var set, exclude []string
 	cmd := &cobra.Command{
-		Use:     "receive [-F] POOL[/DATASET[@SNAPSHOT]]",
+		Use:     "receive [-F] [-o PROPERTY=VALUE]... [-x PROPERTY]... POOL[/DATASET[@SNAPSHOT]]",
 		Aliases: []string{"recv"},
 		Short:   "Make a snapshot from a stream on stdin",
 		Long: `Make the snapshot that a stream on stdin brings; a full stream makes its dataset too.
 Names are those of the stream unless others are given. Nothing is to be seen of it
 before all has arrived. The dataset must not be mounted meanwhile.
 
+A stream of many snapshots (send -R, -I, -p) makes them one after the other, leaves out
+those that are here already, and sets the properties that come with it, but those of -x;
+nothing that the sender has no more is removed. -o sets a property of the topmost
+dataset instead of what comes with the stream; -o origin=POOL/DATASET@SNAPSHOT makes a
+new dataset as a clone of the snapshot that the stream begins with.
+
 When the stream is cut off, what has arrived stays: --token tells where the sender
 can go on, and --abort removes it.`,
-		Example: `  lamina dataset receive backup/home < home.stream
+		Example: `  lamina dataset receive -x mountpoint -o readonly=on backup/home < home.stream
+  lamina dataset receive backup/home < home.stream
   lamina dataset receive --abort backup/home`,
 		Args: args(1, 1, "POOL, or POOL/DATASET or POOL/DATASET@SNAPSHOT for another name than the stream's"),
 	}
@@ -242,14 +290,19 @@ can go on, and --abort removes it.`,
 			_, err := poolserver.VolumeReceiveAbort.Call(ctx, c, poolserver.Name{Name: a.Name})
 			return inPool(pool, err)
 		}
-		info, err := poolserver.VolumeReceive.Call(ctx, c, a, os.Stdin)
+		r, err := receivedWith(&a, pool, set, exclude)
 		if err != nil {
-			return inPool(pool, err)
+			return err
 		}
-		info.Name = joinDataset(pool, info.Name)
-		return printed[blockpool.VolumeInfo](&f, cmd)(info, nil)
+		told := func(info blockpool.VolumeInfo) error {
+			info.Name = joinDataset(pool, info.Name)
+			return printed[blockpool.VolumeInfo](&f, cmd)(info, nil)
+		}
+		return inPool(pool, receive(ctx, c, a, os.Stdin, r, told))
 	})
 	cmd.Flags().BoolVarP(&a.Force, "force", "F", false, "drop what was written since the snapshot that the stream begins with")
+	cmd.Flags().StringArrayVarP(&set, "option", "o", nil, "set `PROPERTY=VALUE` on the topmost dataset")
+	cmd.Flags().StringSliceVarP(&exclude, "exclude", "x", nil, "leave `PROPERTY` as it is here, or is inherited here")
 	cmd.Flags().BoolVar(&token, "token", false, "print where the sender of a stream that was cut off can go on")
 	cmd.Flags().BoolVar(&abort, "abort", false, "remove what has arrived of a stream that was cut off")
 	return cmd

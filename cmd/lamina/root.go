@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/laminafs/lamina/fs/fusefs"
 	"github.com/laminafs/lamina/fs/mountopt"
@@ -127,8 +128,8 @@ func printJSON(w io.Writer, v any) error {
 
 // isTerminal reports whether a person watches f.
 func isTerminal(f *os.File) bool {
-	st, err := f.Stat()
-	return err == nil && st.Mode()&os.ModeCharDevice != 0 && st.Mode()&os.ModeDevice != 0
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
 }
 
 // completeMounts offers the mounts that are served now as first argument.
