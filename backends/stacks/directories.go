@@ -31,7 +31,11 @@ func openDirectory(text string, _ *Options) (*inspect.Stack, error) {
 }
 
 func hostLayer(path string, xattrPermissions int) inspect.Layer {
-	return inspect.Layer{Name: path, Open: func() (layer.Dir, error) {
+	view := ""
+	if xattrPermissions != 0 {
+		view = fmt.Sprintf("xattr_permissions=%d", xattrPermissions)
+	}
+	return inspect.Layer{Name: path, View: view, Open: func() (layer.Dir, error) {
 		d, err := layer.OpenHost(path)
 		if err != nil {
 			return nil, err

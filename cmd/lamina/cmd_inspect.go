@@ -1,6 +1,9 @@
 package main
 
 import (
+	"os"
+	"runtime/debug"
+
 	"github.com/spf13/cobra"
 )
 
@@ -21,5 +24,20 @@ func newInspect() *cobra.Command {
 	cmd.AddCommand(newInspectWhich(), newInspectBlame(), newInspectLog(), newInspectTree(), newInspectFind(),
 		newInspectCat(), newInspectStat(), newInspectDiff(), newInspectWaste(),
 		newInspectReport(), newInspectCheck(), newInspectConvert())
+	for _, c := range cmd.Commands() {
+		run := c.RunE
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			collectSeldom()
+			return run(cmd, args)
+		}
+	}
 	return cmd
+}
+
+// collectSeldom spares the collector work: little lives long here, so that it would
+// run for each few thousand files.
+func collectSeldom() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
 }

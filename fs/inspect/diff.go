@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -71,15 +72,13 @@ type DiffOptions struct {
 	Times bool
 	// Path is the subtree that is compared.
 	Path string
-	// OnlyTop tells that the first stack is the second without its top layer,
-	// so that what that layer has nothing to do with need not be looked at.
-	OnlyTop bool
 }
 
 // Diff tells what has changed from a to b, as users see them, in the order of
-// paths. a may be nil: then everything is added.
+// paths. a may be nil: then everything is added. What lies in lower layers that
+// both have is not looked at where it must be the same.
 func Diff(ctx context.Context, a, b *Stack, o DiffOptions, failed func(error), visit func(*Change) error) error {
-	d := differ{ctx: ctx, o: o, failed: failed, visit: visit}
+	d := differ{o: o, failed: failed, visit: visit}
 	if d.failed == nil {
 		d.failed = func(error) {}
 	}
@@ -104,15 +103,41 @@ func Diff(ctx context.Context, a, b *Stack, o DiffOptions, failed func(error), v
 	if new != nil {
 		ne = new.Entry
 	}
-	return d.pair(oe, ne, false, func() (*Dir, *Dir) {
+	layers := len(b.Layers)
+	if a != nil {
+		layers += len(a.Layers)
+	}
+	d.r = newReader(ctx, layers)
+	d.r.compare = d.compare
+	if a != nil {
+		if d.r.common, err = commonOf(a, b); err != nil {
+			return err
+		}
+	}
+	p := pair{}
+	if oe != nil {
+		p.old = *oe
+	}
+	if ne != nil {
+		p.new = *ne
+	}
+	if p.old.Top() != nil && p.new.Top() != nil {
+		p.what, p.errs = d.compare(&p.old, &p.new)
+	}
+	return d.pair(&p, false, func() *reading {
 		var od, nd *Dir
-		if old != nil {
+		if d.r.below(&p.old) {
 			od = old.Dir()
 		}
-		if new != nil {
+		if d.r.below(&p.new) {
 			nd = new.Dir()
 		}
-		return od, nd
+		if od == nil && nd == nil {
+			return nil
+		}
+		g := d.r.open(od, nd)
+		g.borrowed = true // by the places
+		return g
 	})
 }
 
@@ -122,7 +147,7 @@ func isAbsent(err error) bool {
 }
 
 type differ struct {
-	ctx    context.Context
+	r      *reader
 	o      DiffOptions
 	failed func(error)
 	visit  func(*Change) error
@@ -130,147 +155,70 @@ type differ struct {
 
 // visible returns the entry if users see it.
 func visible(e *Entry) *Entry {
-	if e == nil || e.Top() == nil {
+	if e.Top() == nil {
 		return nil
 	}
 	return e
 }
 
-// pair compares two entries of one path, and what is below them.
-func (d *differ) pair(old, new *Entry, within bool, open func() (od, nd *Dir)) error {
-	for _, e := range []*Entry{old, new} {
-		if e != nil && e.Err != nil {
-			d.failed(e.Err)
+// pair tells of two entries of one path, and of what is below them.
+func (d *differ) pair(p *pair, within bool, open func() *reading) error {
+	for _, err := range []error{p.old.Err, p.new.Err} {
+		if err != nil {
+			d.failed(err)
 		}
 	}
-	o, n := visible(old), visible(new)
-	if o == nil && n == nil {
-		return nil
+	for _, err := range p.errs {
+		d.failed(err)
 	}
-	c := &Change{Old: o, New: n, Within: within}
-	oldDir, newDir := o != nil && o.Top().IsDir(), n != nil && n.Top().IsDir()
+	c := &Change{Old: visible(&p.old), New: visible(&p.new), Within: within}
 	report := true
 	switch {
-	case o == nil:
-		c.Kind, c.Path, c.From = Added, n.Path, from(n)
+	case c.Old == nil && c.New == nil:
+		return nil
+	case c.Old == nil:
+		c.Kind, c.Path, c.From = Added, p.new.Path, from(&p.new)
 		within = true
-	case n == nil:
-		c.Kind, c.Path = Removed, o.Path
+	case c.New == nil:
+		c.Kind, c.Path = Removed, p.old.Path
 		within = true
 	default:
-		c.Kind, c.Path = Changed, n.Path
-		c.What = d.compare(o, n)
+		c.Kind, c.Path, c.What = Changed, p.new.Path, p.what
 		report = c.What&^Times != 0 || c.What != 0 && d.o.Times
-		within = oldDir != newDir
+		within = p.old.Top().IsDir() != p.new.Top().IsDir()
 	}
 	if report {
 		if err := d.visit(c); err != nil {
 			return err
 		}
 	}
-	if !oldDir && !newDir {
-		return nil
+	if g := open(); g != nil {
+		defer g.close()
+		return d.children(g, within)
 	}
-	od, nd := open()
-	if !oldDir {
-		od = nil
-	}
-	if !newDir {
-		nd = nil
-	}
-	return d.children(od, nd, within)
+	return nil
 }
 
 // children compares two directories, of which one may be nil.
-func (d *differ) children(od, nd *Dir, within bool) error {
-	if err := d.ctx.Err(); err != nil {
+func (d *differ) children(g *reading, within bool) error {
+	if err := cmp.Or(tooDeep(g.old), tooDeep(g.new)); err != nil {
 		return err
 	}
-	next := func(x *Dir) *Entry {
-		if x == nil {
-			return nil
-		}
-		return x.Next()
-	}
-	for _, x := range []*Dir{od, nd} {
-		if x != nil {
-			if strings.Count(x.Path, "/") > maxDepth {
-				return fmt.Errorf("/%.200s…: deeper than %d directories: %w", x.Path, maxDepth, unix.ELOOP)
-			}
-		}
-	}
-	if d.o.OnlyTop && od != nil && nd != nil && nd.onlyTopDiffers(od) {
-		// What the top layer does not name has not changed.
-		return d.topChildren(od, nd, within)
-	}
-	for _, x := range []*Dir{od, nd} {
-		if x != nil {
-			x.Read(d.failed)
-		}
-	}
-	o, n := next(od), next(nd)
-	for o != nil || n != nil {
-		oe, ne := o, n
-		switch {
-		case o != nil && n != nil && o.Name < n.Name, n == nil:
-			ne = nil
-		case o != nil && n != nil && n.Name < o.Name, o == nil:
-			oe = nil
-		}
-		if err := d.below(od, nd, oe, ne, within); err != nil {
+	for c := g.next(); c != nil; c = g.next() {
+		if err := d.r.ctx.Err(); err != nil {
 			return err
 		}
-		if oe != nil {
-			o = od.Next()
-		}
-		if ne != nil {
-			n = nd.Next()
-		}
-	}
-	return nil
-}
-
-// topChildren compares the names that the top layer has in a directory.
-func (d *differ) topChildren(od, nd *Dir, within bool) error {
-	for _, name := range nd.topNames(d.failed) {
-		oe, err := od.Entry(name)
-		if err != nil {
-			d.failed(err)
-			continue
-		}
-		ne, err := nd.Entry(name)
-		if err != nil {
-			d.failed(err)
-			continue
-		}
-		if err := d.below(od, nd, oe, ne, within); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// below compares an entry of each of two directories, of which one may be nil.
-func (d *differ) below(od, nd *Dir, oe, ne *Entry, within bool) error {
-	var subs []*Dir
-	defer func() {
-		for _, s := range subs {
-			s.Close()
-		}
-	}()
-	return d.pair(oe, ne, within, func() (a, b *Dir) {
-		if oe != nil {
-			if a = od.Open(oe); a != nil {
-				subs = append(subs, a)
+		g.tell(d.failed)
+		for i := range c.used {
+			c.ahead(i)
+			p := &c.pairs[i]
+			if err := d.pair(p, within, func() *reading { return c.below(p) }); err != nil {
+				return err
 			}
 		}
-		if ne != nil {
-			if b = nd.Open(ne); b != nil {
-				subs = append(subs, b)
-			}
-		}
-		return a, b
-	})
+	}
+	g.tell(d.failed)
+	return nil
 }
 
 // from returns the path that a redirect tells an entry to have had.
@@ -285,17 +233,18 @@ func from(e *Entry) string {
 	return path.Join(path.Dir(e.Path), r.Path[0])
 }
 
-// compare tells what differs between two entries that users see.
-func (d *differ) compare(old, new *Entry) (what Aspects) {
+// compare tells what differs between two entries that users see. It is called by
+// several goroutines at once.
+func (d *differ) compare(old, new *Entry) (what Aspects, errs []error) {
 	o, n := old.Top(), new.Top()
 	if o.Stat.Dev == n.Stat.Dev && o.Stat.Ino == n.Stat.Ino && o.Marks.Metacopy == n.Marks.Metacopy && o.Stat.Ctime == n.Stat.Ctime {
 		if !o.Marks.Metacopy {
-			return 0 // the same object
+			return 0, nil // the same object
 		}
 	}
 	a, b := &o.Stat, &n.Stat
 	if a.Mode&unix.S_IFMT != b.Mode&unix.S_IFMT {
-		return Type
+		return Type, nil
 	}
 	if a.Mode != b.Mode {
 		what |= Mode
@@ -307,18 +256,18 @@ func (d *differ) compare(old, new *Entry) (what Aspects) {
 		what |= Times
 	}
 	if same, err := sameXattrs(o, n); err != nil {
-		d.failed(fmt.Errorf("/%s: %w", new.Path, err))
+		errs = append(errs, fmt.Errorf("/%s: %w", new.Path, err))
 	} else if !same {
 		what |= Xattr
 	}
 	same, err := d.sameContent(old, new)
 	if err != nil {
-		d.failed(fmt.Errorf("/%s: compare: %w", new.Path, err))
+		errs = append(errs, fmt.Errorf("/%s: compare: %w", new.Path, err))
 	}
 	if !same {
 		what |= Content
 	}
-	return what
+	return what, errs
 }
 
 func (d *differ) sameContent(old, new *Entry) (bool, error) {
@@ -348,11 +297,11 @@ func (d *differ) sameContent(old, new *Entry) (bool, error) {
 	case d.o.Quick && o.Stat.Mtime == n.Stat.Mtime:
 		return true, nil
 	}
-	return sameData(a, b)
+	return sameData(d.r.ctx, a, b)
 }
 
 // sameData compares two files byte by byte.
-func sameData(a, b *Sighting) (bool, error) {
+func sameData(ctx context.Context, a, b *Sighting) (bool, error) {
 	f, err := a.OpenFile()
 	if err != nil {
 		return true, err
@@ -367,6 +316,9 @@ func sameData(a, b *Sighting) (bool, error) {
 	size = min(size, max(a.Stat.Size, 1))
 	x, y := make([]byte, size), make([]byte, size)
 	for off := int64(0); ; {
+		if err := ctx.Err(); err != nil {
+			return true, err
+		}
 		n, err := readFull(f, x, off)
 		if err != nil {
 			return true, err

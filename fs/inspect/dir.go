@@ -34,6 +34,7 @@ type Dir struct {
 	parts   []part // the top first
 	crossed bool   // two parts may be of one layer
 	owned   []layer.Dir
+	lost    []error // parts that were there and could not be opened
 	items   []item
 	entry   Entry
 	has     []int
@@ -45,6 +46,9 @@ type item struct {
 	name string
 	part int32
 }
+
+// anyPart is the part of an item that tells a name and not who has it.
+const anyPart = -1
 
 // Root returns the root directory of the stack.
 func (s *Stack) Root() (*Dir, error) {
@@ -96,12 +100,22 @@ func (d *Dir) Self() *Entry {
 	return e
 }
 
-// Read lists the directory: [Dir.Next] then gives its entries. It fails when no
-// part can be listed; a part that cannot be is told to failed, which may be nil.
-func (d *Dir) Read(failed func(error)) {
+// Read lists the directory: [Dir.Next] then gives its entries. A part that cannot be is told to failed, which may be nil.
+func (d *Dir) Read(failed func(error)) { d.readParts(nil, failed) }
+
+// readParts reads the parts that are wanted, nil for all.
+func (d *Dir) readParts(wanted func(*part) bool, failed func(error)) {
 	d.items = d.items[:0]
+	for _, err := range d.lost {
+		if failed != nil {
+			failed(err)
+		}
+	}
 	for i := range d.parts {
 		p := &d.parts[i]
+		if wanted != nil && !wanted(p) {
+			continue
+		}
 		list, err := p.dir.ReadDir()
 		if err != nil {
 			if failed != nil {
@@ -128,40 +142,6 @@ func (d *Dir) Read(failed func(error)) {
 		}
 		return int(a.part - b.part)
 	})
-}
-
-// onlyTopDiffers tells whether all that users see in the directory, but for what
-// the top layer has there, is in below too: the same directory of a stack without
-// that layer. Neither an opaque mark nor a redirect has then come between.
-func (d *Dir) onlyTopDiffers(below *Dir) bool {
-	live := func(parts []part, from int) (out []layerPath) {
-		for i := range parts {
-			if p := &parts[i]; p.live && p.layer >= from {
-				out = append(out, layerPath{p.layer - from, p.path})
-			}
-		}
-		return out
-	}
-	return slices.Equal(live(d.parts, 1), live(below.parts, 0))
-}
-
-// topNames returns the names that the top layer has in the directory, or
-// deletes.
-func (d *Dir) topNames(failed func(error)) []string {
-	all := d.parts
-	n := 0
-	for n < len(all) && all[n].layer == 0 {
-		n++
-	}
-	d.parts = all[:n]
-	d.Read(failed)
-	d.parts = all
-	names := make([]string, 0, len(d.items))
-	for _, it := range d.items {
-		names = append(names, it.name)
-	}
-	d.items = d.items[:0]
-	return slices.Compact(names)
 }
 
 // Next returns the next entry in the order of the names' bytes, nil at the end.
@@ -199,7 +179,7 @@ func (d *Dir) Entry(name string) (*Entry, error) {
 func (d *Dir) fill(name string, has []int) *Entry {
 	d.entry.release()
 	d.entry = Entry{Path: join(d.Path, name), Name: name, Sightings: d.entry.Sightings[:0]}
-	d.resolve(&d.entry, has)
+	d.resolve(&d.entry, has, &d.owned)
 	return &d.entry
 }
 
@@ -210,6 +190,14 @@ func (d *Dir) Open(e *Entry) *Dir {
 	last := -1
 	for i := range e.Sightings {
 		s := &e.Sightings[i]
+		if s.again {
+			s.again = false
+			var err error
+			if s.sub, err = s.in.dir.OpenDir(s.name); err != nil {
+				s.sub = nil
+				c.lost = append(c.lost, fmt.Errorf("layer %s: open /%s again: %w", d.stack.layer(s.Layer).Name, s.Path(), err))
+			}
+		}
 		if s.sub == nil {
 			continue
 		}
@@ -222,7 +210,7 @@ func (d *Dir) Open(e *Entry) *Dir {
 		last = p.layer
 		c.parts = append(c.parts, *p)
 	}
-	if len(c.parts) == 0 {
+	if len(c.parts)+len(c.lost) == 0 {
 		return nil
 	}
 	c.markBottom()

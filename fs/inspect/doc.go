@@ -40,5 +40,7 @@
 //   - What cannot be read (a directory without permission, a mark that makes no
 //     sense) is an error of its entry, and the walk goes on.
 //
-// There are no locks: a Stack and what comes from it belong to one goroutine.
+// A Stack and what comes from it belong to one goroutine. [Stack.Walk] and [Diff]
+// read ahead in others (reader), so layers are used by several at once; visits are
+// made by the caller's alone, in their order. The one lock is that of a Stack's roots.
 package inspect

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"runtime"
 	"slices"
+	"sync"
 
 	"github.com/laminafs/lamina/fs/inspect/safename"
 	"github.com/laminafs/lamina/fs/layer"
@@ -78,31 +80,18 @@ func (c *counting) findDuplicates(ctx context.Context, failed func(error)) error
 	for _, x := range k.list {
 		total += x.size
 	}
-	seen := map[fileID]bool{}
-	for len(k.list) > 0 {
-		n := 1
-		for n < len(k.list) && k.list[n].size == k.list[0].size {
-			n++
+	err := c.hashGroups(ctx, k.list, func(g *sizeGroup) {
+		for _, err := range g.errs {
+			failed(err)
 		}
-		if err := ctx.Err(); err != nil {
-			return err
+		c.takeGroup(g.files)
+		done += g.list[0].size * int64(len(g.list))
+		if c.o.Progress != nil {
+			c.o.Progress(c.entries, done, total)
 		}
-		clear(seen)
-		var group []hashed
-		for _, x := range k.list[:n] {
-			h, fresh, err := c.hash(x, seen)
-			if err != nil {
-				failed(err)
-			} else if fresh {
-				group = append(group, h)
-			}
-			done += x.size
-			if c.o.Progress != nil {
-				c.o.Progress(c.entries, done, total)
-			}
-		}
-		c.takeGroup(group)
-		k.list = k.list[n:]
+	})
+	if err != nil {
+		return err
 	}
 	for i := range c.w.Duplicates {
 		for j := range c.w.Duplicates[i].Copies {
@@ -111,6 +100,76 @@ func (c *counting) findDuplicates(ctx context.Context, failed func(error)) error
 		}
 	}
 	return nil
+}
+
+// sizeGroup is the candidates of one size, then the files among them.
+type sizeGroup struct {
+	list  []candidate
+	files []hashed
+	errs  []error
+	done  chan struct{}
+}
+
+// hashGroups reads the files of each size, on all processors, and calls take for
+// the sizes in their order.
+func (c *counting) hashGroups(ctx context.Context, list []candidate, take func(*sizeGroup)) error {
+	ctx, stop := context.WithCancel(ctx)
+	groups := make(chan *sizeGroup, 2*runtime.GOMAXPROCS(0)) // to be taken
+	work := make(chan *sizeGroup)
+	var workers sync.WaitGroup
+	defer workers.Wait()
+	defer stop()
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for g := range work {
+				c.hashGroup(ctx, g)
+			}
+		})
+	}
+	workers.Go(func() {
+		defer close(groups)
+		defer close(work)
+		for len(list) > 0 {
+			n := 1
+			for n < len(list) && list[n].size == list[0].size {
+				n++
+			}
+			g := &sizeGroup{list: list[:n], done: make(chan struct{})}
+			list = list[n:]
+			for _, to := range []chan *sizeGroup{groups, work} {
+				select {
+				case to <- g:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	})
+	for g := range groups {
+		select {
+		case <-g.done:
+			take(g)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return ctx.Err()
+}
+
+func (c *counting) hashGroup(ctx context.Context, g *sizeGroup) {
+	defer close(g.done)
+	seen := map[fileID]bool{}
+	for _, x := range g.list {
+		if ctx.Err() != nil {
+			return
+		}
+		h, fresh, err := c.hash(x, seen)
+		if err != nil {
+			g.errs = append(g.errs, err)
+		} else if fresh {
+			g.files = append(g.files, h)
+		}
+	}
 }
 
 // sameSizes keeps what has the size of a neighbour.

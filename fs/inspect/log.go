@@ -6,7 +6,6 @@ import "context"
 // first: for each it calls layer, then change for what it changed in the stack
 // below it.
 func (s *Stack) Log(ctx context.Context, o DiffOptions, failed func(error), layer func(i int) error, change func(i int, c *Change) error) error {
-	o.OnlyTop = true
 	for i := range s.Layers {
 		if err := layer(i); err != nil {
 			return err

@@ -16,6 +16,7 @@ import (
 // when done; here the rest is hidden, and by and why tell by what.
 type search struct {
 	d        *Dir
+	owned    *[]layer.Dir // gets the directories on the way of redirects
 	e        *Entry
 	name     string   // the name in the parts still to come
 	absolute []string // or the path from the layers' roots, after a redirect
@@ -31,9 +32,10 @@ type search struct {
 }
 
 // resolve fills in the sightings of a name. has tells which parts have it, nil
-// for any.
-func (d *Dir) resolve(e *Entry, has []int) {
-	s := search{d: d, e: e, name: e.Name, top: -1}
+// for any. What is opened on the way of redirects goes to owned: it is part of what
+// the entry refers to.
+func (d *Dir) resolve(e *Entry, has []int, owned *[]layer.Dir) {
+	s := search{d: d, owned: owned, e: e, name: e.Name, top: -1}
 	next := 0
 	for i := range d.parts {
 		p := &d.parts[i]
@@ -248,7 +250,7 @@ func (s *search) visitPath(i int) {
 			}
 			s.absolute = append(append(to, r.Path...), path[k+1:]...)
 		}
-		p = s.d.own(p, name, h)
+		p = s.own(p, name, h)
 	}
 	s.jumped = false
 	s.visit(p, path[len(path)-1])
@@ -285,7 +287,7 @@ func (s *search) findDataIn(i int) bool {
 		if h.sub == nil {
 			return false
 		}
-		p = s.d.own(p, name, h)
+		p = s.own(p, name, h)
 	}
 	name := s.absolute[len(s.absolute)-1]
 	h, err := p.probe(name)
@@ -316,9 +318,9 @@ func (d *Dir) rootPart(i int) (*part, error) {
 	}, nil
 }
 
-// own makes a part of a directory on the way of a redirect, closed with d.
-func (d *Dir) own(p *part, name string, h hit) *part {
-	d.owned = append(d.owned, h.sub)
+// own makes a part of a directory on the way of a redirect.
+func (s *search) own(p *part, name string, h hit) *part {
+	*s.owned = append(*s.owned, h.sub)
 	return p.child(name, h.sub, h.m)
 }
 

@@ -65,9 +65,10 @@ type Sighting struct {
 	// Err tells that it is there and could not be looked at completely.
 	Err error
 
-	in   *part
-	name string
-	sub  layer.Dir
+	in    *part
+	name  string
+	sub   layer.Dir
+	again bool // sub was closed, and is to be opened again
 }
 
 // Path returns where it lies in its layer, without a leading slash. It is not

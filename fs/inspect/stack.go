@@ -3,6 +3,7 @@ package inspect
 import (
 	"errors"
 	"fmt"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -24,6 +25,9 @@ type Layer struct {
 	// Packed is the size in bytes of what the layer is kept in, where that is
 	// an archive; 0 else.
 	Packed int64
+	// View tells how the layer is read where there are several ways, such as from
+	// where the owners of files come: layers of different views are not the same.
+	View string
 	// Problems tells what a reader of the layer has left out because it made no
 	// sense, such as archive entries that lead outside.
 	Problems []string
@@ -41,6 +45,7 @@ type Stack struct {
 	// Closers are called by Close, for what the source keeps open.
 	Closers []func() error
 
+	mu    sync.Mutex
 	roots []layer.Dir // of Layers, then of DataOnly; opened once needed
 }
 
@@ -50,6 +55,8 @@ func (s *Stack) Number(i int) int { return len(s.Layers) - i }
 
 // Close closes the roots that were opened, and the source.
 func (s *Stack) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var errs []error
 	for _, r := range s.roots {
 		if r != nil {
@@ -67,6 +74,8 @@ func (s *Stack) Close() error {
 // root returns the open root of a layer; those of data-only layers come behind
 // the others.
 func (s *Stack) root(i int) (layer.Dir, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.roots == nil {
 		s.roots = make([]layer.Dir, len(s.Layers)+len(s.DataOnly))
 	}

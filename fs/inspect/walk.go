@@ -25,17 +25,26 @@ func (s *Stack) Walk(ctx context.Context, path string, failed func(error), visit
 		return err
 	}
 	defer at.Close()
-	w := walker{ctx, failed, visit}
-	return w.entry(at.dir, at.Entry)
+	w := walker{newReader(ctx, len(s.Layers)), failed, visit, true}
+	return w.entry(at.dir, at.Entry, func() *reading {
+		if d := at.Dir(); d != nil {
+			g := w.r.open(nil, d)
+			g.borrowed = true // it is the place's
+			return g
+		}
+		return nil
+	})
 }
 
 type walker struct {
-	ctx    context.Context
+	r      *reader
 	failed func(error)
 	visit  Visit
+	ahead  bool // until something was skipped: what is below may be, too
 }
 
-func (w *walker) entry(d *Dir, e *Entry) error {
+// entry visits an entry, and what is below it.
+func (w *walker) entry(d *Dir, e *Entry, open func() *reading) error {
 	for i := range e.Sightings {
 		if s := &e.Sightings[i]; s.Err != nil && w.failed != nil {
 			w.failed(fmt.Errorf("layer %s: /%s: %w", d.stack.layer(s.Layer).Name, s.Path(), s.Err))
@@ -43,40 +52,52 @@ func (w *walker) entry(d *Dir, e *Entry) error {
 	}
 	switch err := w.visit(e); {
 	case err == SkipDir:
+		if e.HasDir() {
+			w.ahead = false
+		}
 		return nil
 	case err != nil:
 		return err
 	}
-	if e.Name == "" && d.root {
-		return w.children(d)
-	}
-	sub := d.Open(e)
-	if sub == nil {
-		return nil
-	}
-	defer sub.Close()
-	return w.children(sub)
-}
-
-func (w *walker) children(d *Dir) error {
-	if err := w.ctx.Err(); err != nil {
-		return err
-	}
-	if strings.Count(d.Path, "/") > maxDepth {
-		return fmt.Errorf("/%.200s…: deeper than %d directories: %w", d.Path, maxDepth, unix.ELOOP)
-	}
-	d.Read(w.failed)
-	for e := d.Next(); e != nil; e = d.Next() {
-		if err := w.entry(d, e); err != nil {
-			return err
-		}
+	if g := open(); g != nil {
+		defer g.close()
+		return w.children(g)
 	}
 	return nil
 }
 
-// maxDepth bounds how many directories are open at once. No path that the
-// kernel takes is as long; redirects of a hostile layer that lead in circles
-// are.
+func (w *walker) children(g *reading) error {
+	if err := tooDeep(g.new); err != nil {
+		return err
+	}
+	for c := g.next(); c != nil; c = g.next() {
+		if err := w.r.ctx.Err(); err != nil {
+			return err
+		}
+		g.tell(w.failed)
+		for i := range c.used {
+			if w.ahead {
+				c.ahead(i)
+			}
+			p := &c.pairs[i]
+			if err := w.entry(g.new, &p.new, func() *reading { return c.below(p) }); err != nil {
+				return err
+			}
+		}
+	}
+	g.tell(w.failed) // of a directory without entries
+	return nil
+}
+
+// tooDeep bounds how many directories are open at once. No path that the kernel
+// takes is as long; redirects of a hostile layer that lead in circles are.
+func tooDeep(d *Dir) error {
+	if d != nil && strings.Count(d.Path, "/") > maxDepth {
+		return fmt.Errorf("/%.200s…: deeper than %d directories: %w", d.Path, maxDepth, unix.ELOOP)
+	}
+	return nil
+}
+
 const maxDepth = 2048
 
 // A Place is an entry that was looked up, and keeps open what leads there.
