@@ -164,7 +164,7 @@ func notMounted(dir string) error {
 
 func newInspectConvert() *cobra.Command {
 	var to, from, into string
-	var dry bool
+	var dry, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "convert DIR --to FORMAT [--into COPY]",
 		Short: "Write the marks of a layer in another format",
@@ -193,7 +193,7 @@ the copy.`,
 			if err != nil {
 				return usageError{err}
 			}
-			return errShown(convert(cmd, args[0], into, source, target, dry))
+			return errShown(convert(cmd, args[0], into, source, target, dry, asJSON))
 		},
 	}
 	flags := cmd.Flags()
@@ -201,13 +201,23 @@ the copy.`,
 	flags.StringVar(&from, "from", "", "`FORMAT` that it has, if it is to be read in no other way (oci: a whiteout beside a directory empties it)")
 	flags.StringVar(&into, "into", "", "copy it to `DIR`, which is empty or missing, and convert the copy")
 	flags.BoolVarP(&dry, "dry-run", "n", false, "only say whether it can be done, and how much there is to do")
+	flags.BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.MarkFlagRequired("to")
 	cmd.MarkFlagDirname("into")
 	cmd.RegisterFlagCompletionFunc("to", cobra.FixedCompletions([]string{"overlay", "overlay-user", "overlay-xattr", "overlay-user-xattr", "aufs", "oci"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
-func convert(cmd *cobra.Command, dir, into string, from, to whiteout.Format, dry bool) error {
+// converted is what a conversion prints as JSON.
+type converted struct {
+	Dir    safename.JSON `json:"dir"`
+	Into   safename.JSON `json:"into,omitempty"`
+	Format string        `json:"format"`
+	Marks  int           `json:"marks"`
+	DryRun bool          `json:"dry_run"` // nothing was changed
+}
+
+func convert(cmd *cobra.Command, dir, into string, from, to whiteout.Format, dry, asJSON bool) error {
 	if err := notMounted(dir); err != nil && into == "" && !dry {
 		return err
 	}
@@ -220,8 +230,12 @@ func convert(cmd *cobra.Command, dir, into string, from, to whiteout.Format, dry
 	if err != nil {
 		return fmt.Errorf("%s: nothing was changed: %w", dir, err)
 	}
+	result := converted{safename.JSON(dir), safename.JSON(into), to.String(), plan.Steps(), dry}
 	if dry {
-		fmt.Fprintf(cmd.OutOrStdout(), "%s can be written as %v: %d marks change\n", dir, to, plan.Steps())
+		if asJSON {
+			return printJSON(cmd.OutOrStdout(), result)
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "%s can be written as %v: %d marks change\n", safename.Terminal(dir), to, plan.Steps())
 		return nil
 	}
 	target := root
@@ -233,6 +247,9 @@ func convert(cmd *cobra.Command, dir, into string, from, to whiteout.Format, dry
 	}
 	if err := plan.Apply(target); err != nil {
 		return fmt.Errorf("%w; run it again to go on", err)
+	}
+	if asJSON {
+		return printJSON(cmd.OutOrStdout(), result)
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "lamina: %d marks written as %v\n", plan.Steps(), to)
 	return nil

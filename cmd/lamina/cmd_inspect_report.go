@@ -16,13 +16,14 @@ func newInspectReport() *cobra.Command {
 	var out string
 	f.from = 16 << 10
 	cmd := &cobra.Command{
-		Use:   "report [STACK] --output FILE",
+		Use:   "report [STACK] -o FILE",
 		Short: "Write a page about a stack: layers, sizes, waste",
 		Long: `Write one HTML file that needs no network: the layers as a bar, what takes the space
-as a map, hidden and duplicate files, and what each layer did.
+as a map, hidden and duplicate files, and what each layer did. Here -o is the page;
+mount options that name layers are STACK, or --options.
 
 ` + stackHelp,
-		Example: `  lamina inspect report image.tar --output report.html`,
+		Example: `  lamina inspect report image.tar -o report.html`,
 		Args:    args(0, 1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s, rest, err := f.open(cmd, args)
@@ -44,8 +45,8 @@ as a map, hidden and duplicate files, and what each layer did.
 			return t.err()
 		},
 	}
-	f.stackFlags.add(cmd)
-	cmd.Flags().StringVar(&out, "output", "", "write the page to `FILE`, - for stdout")
+	f.stackFlags.addWith(cmd, "") // -o is the page
+	cmd.Flags().StringVarP(&out, "output", "o", "", "write the page to `FILE`, - for stdout")
 	cmd.Flags().Var(&f.from, "duplicates-from", "compare the contents of files from `SIZE` on")
 	cmd.Flags().BoolVar(&f.noDuplicates, "no-duplicates", false, "compare no contents")
 	cmd.MarkFlagRequired("output")

@@ -191,6 +191,15 @@ func TestInspectChecksFixesAndConverts(t *testing.T) {
 	unix.Setxattr(dir+"/copy/usr", "user.overlay.redirect", []byte("/etc"), 0)
 	os.Rename(dir+"/copy/usr", dir+"/copy/moved")
 	unix.Removexattr(dir+"/copy/moved", "user.overlay.opaque")
+	var told struct {
+		Format string
+		Marks  int
+		Dry    bool `json:"dry_run"`
+	}
+	out := inspectOK(t, "convert", dir+"/up", "--to", to, "--dry-run", "--json")
+	if err := json.Unmarshal([]byte(out), &told); err != nil || told.Format != to || told.Marks == 0 || !told.Dry {
+		t.Errorf("convert --json: %v %s", err, out)
+	}
 	if r := lamina(t, "inspect", "convert", dir+"/copy", "--to", "aufs"); r.status != 1 || !strings.Contains(r.stderr, "nothing was changed") {
 		t.Errorf("a redirect as aufs: %+v", r)
 	}

@@ -30,10 +30,15 @@ STACK#2-3 the layers 2 to 3. Nothing is mounted.`
 type stackFlags struct{ mountFlags }
 
 func (f *stackFlags) add(cmd *cobra.Command) {
+	f.addWith(cmd, "o")
+}
+
+// addWith adds them with another letter for --options, "" for none.
+func (f *stackFlags) addWith(cmd *cobra.Command, letter string) {
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.lowers, "lower", nil, "`DIR` is a read-only layer; repeat it for more, the bottom first")
 	flags.StringVar(&f.upper, "upper", "", "`DIR` is the layer on top")
-	flags.StringArrayVarP(&f.lists, "options", "o", nil, "mount `OPTIONS` that name the layers")
+	flags.StringArrayVarP(&f.lists, "options", letter, nil, "mount `OPTIONS` that name the layers")
 	for _, dir := range []string{"lower", "upper"} {
 		cmd.MarkFlagDirname(dir)
 	}

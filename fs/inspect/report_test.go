@@ -12,9 +12,9 @@ import (
 	"github.com/laminafs/lamina/fs/inspect"
 )
 
-// What users would lose: their browser, to an image whose file names are
-// scripts.
-func TestReportIsOnePageAndHarmless(t *testing.T) {
+// hostilePage is the report of a stack whose names are made for browsers.
+func hostilePage(t *testing.T) string {
+	t.Helper()
 	s := stackOf(t, `
 		"<script>alert(1)<" f 0644 "12345"
 		"\"><img src=x onerror=alert(1)>" d
@@ -34,7 +34,13 @@ func TestReportIsOnePageAndHarmless(t *testing.T) {
 	if err := r.Write(&b, w, "1"); err != nil {
 		t.Fatal(err)
 	}
-	page := b.String()
+	return b.String()
+}
+
+// What users would lose: their browser, to an image whose file names are
+// scripts.
+func TestReportIsOnePageAndHarmless(t *testing.T) {
+	page := hostilePage(t)
 	for _, bad := range []string{"<script", "<img", "<b ", "http:", "https:", "url(", "\x1b", "ZgotmplZ"} {
 		at := strings.Index(page, bad)
 		if at >= 0 {
