@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"os"
 	"strings"
 	"testing"
 )
@@ -86,22 +85,4 @@ func TestExploreWithoutATerminalSaysWhatElseThereIs(t *testing.T) {
 	if r := lamina(t, "explore", stack); r.status != exitUsage || !strings.Contains(r.stderr, "inspect tree") {
 		t.Errorf("%+v", r)
 	}
-}
-
-// The picture in the README is what a terminal shows; this takes it anew:
-//
-//	LAMINA_PICTURE_DIR=DIR LAMINA_PICTURE=STACK LAMINA_PICTURE_KEYS=… LAMINA_PICTURE_SEE=TEXT go test -run TestExplorePicture -v
-func TestExplorePicture(t *testing.T) {
-	stack := os.Getenv("LAMINA_PICTURE")
-	if stack == "" {
-		t.Skip("LAMINA_PICTURE names no stack")
-	}
-	cmd := command(t, "lamina", "explore", stack)
-	cmd.Dir = os.Getenv("LAMINA_PICTURE_DIR")
-	cmd.Env = append(cmd.Env, "TERM=xterm-256color", "LC_ALL=C.UTF-8")
-	term := startTerminal(t, cmd)
-	term.see("Tab layers")
-	term.press(os.Getenv("LAMINA_PICTURE_KEYS"))
-	term.see(os.Getenv("LAMINA_PICTURE_SEE"))
-	t.Logf("\n%s", term.screen())
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +25,8 @@ type terminal struct {
 
 	mu      sync.Mutex
 	cells   [][]rune
+	styles  [][]cellStyle
+	style   cellStyle // of what comes next
 	x, y    int
 	pending []byte
 	colours bool // a colour was set
@@ -31,6 +34,15 @@ type terminal struct {
 }
 
 const terminalRows, terminalColumns = 24, 80
+
+// cellStyle is how a cell looks: a colour of the 16, -1 for the terminal's own, and
+// what else a terminal has.
+type cellStyle struct {
+	colour             int
+	bold, dim, reverse bool
+}
+
+var plainCell = cellStyle{colour: -1}
 
 func startTerminal(t *testing.T, cmd *exec.Cmd) *terminal {
 	t.Helper()
@@ -56,7 +68,7 @@ func startTerminal(t *testing.T, cmd *exec.Cmd) *terminal {
 	defer slave.Close()
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true, Setctty: true}
-	term := &terminal{t: t, master: master, cmd: cmd, ended: make(chan error, 1)}
+	term := &terminal{t: t, master: master, cmd: cmd, ended: make(chan error, 1), style: plainCell}
 	term.clear()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -69,8 +81,10 @@ func startTerminal(t *testing.T, cmd *exec.Cmd) *terminal {
 
 func (t *terminal) clear() {
 	t.cells = make([][]rune, terminalRows)
+	t.styles = make([][]cellStyle, terminalRows)
 	for y := range t.cells {
 		t.cells[y] = []rune(strings.Repeat(" ", terminalColumns))
+		t.styles[y] = slices.Repeat([]cellStyle{plainCell}, terminalColumns)
 	}
 }
 
@@ -117,7 +131,7 @@ func (t *terminal) take(b []byte) int {
 		}
 		r, n := utf8.DecodeRune(b)
 		if t.x < terminalColumns && t.y < terminalRows {
-			t.cells[t.y][t.x] = r
+			t.cells[t.y][t.x], t.styles[t.y][t.x] = r, t.style
 			t.x++
 		}
 		return n
@@ -173,7 +187,7 @@ func (t *terminal) csi(params string, final byte) {
 		t.clear()
 	case 'K':
 		for x := t.x; x < terminalColumns; x++ {
-			t.cells[t.y][x] = ' '
+			t.cells[t.y][x], t.styles[t.y][x] = ' ', t.style
 		}
 	case 'C':
 		t.x = min(t.x+max(n[0], 1), terminalColumns-1)
@@ -181,7 +195,39 @@ func (t *terminal) csi(params string, final byte) {
 		for _, v := range n {
 			t.colours = t.colours || v >= 30 && v < 39 || v >= 90
 		}
+		t.style = t.style.with(n)
 	}
+}
+
+// with returns the style after an SGR sequence.
+func (c cellStyle) with(n []int) cellStyle {
+	for len(n) > 0 {
+		v := n[0]
+		n = n[1:]
+		switch {
+		case v == 0:
+			c = plainCell
+		case v == 1:
+			c.bold = true
+		case v == 2:
+			c.dim = true
+		case v == 7:
+			c.reverse = true
+		case v == 22:
+			c.bold, c.dim = false, false
+		case v == 27:
+			c.reverse = false
+		case v >= 30 && v < 38:
+			c.colour = v - 30
+		case v >= 90 && v < 98:
+			c.colour = v - 90 + 8
+		case v == 39:
+			c.colour = -1
+		case v == 38 && len(n) >= 2 && n[0] == 5:
+			c.colour, n = n[1], n[2:]
+		}
+	}
+	return c
 }
 
 // screen returns the lines without what is empty at their ends.
