@@ -168,21 +168,30 @@ func (c *counting) count(e *Entry) {
 			continue // data-only layers are not part of the tree
 		}
 		u := &c.w.Layers[g.Layer]
-		switch {
-		case g.Whiteout != NoWhiteout:
-			u.Whiteouts++
-			continue
-		case g.IsDir():
-			u.Dirs++
-			if g.Marks.Opaque {
-				u.Opaque++
-			}
-		case g.IsFile():
-			u.Files++
+		if g.IsFile() {
 			c.file(e, g, u)
 		}
-		u.Entries++
+		if g.Path() == e.Path { // where a redirect led to it, it has its own place too
+			u.name(g)
+		}
 	}
+}
+
+// name counts one name of the layer.
+func (u *LayerUsage) name(g *Sighting) {
+	switch {
+	case g.Whiteout != NoWhiteout:
+		u.Whiteouts++
+		return
+	case g.IsDir():
+		u.Dirs++
+		if g.Marks.Opaque {
+			u.Opaque++
+		}
+	case g.IsFile():
+		u.Files++
+	}
+	u.Entries++
 }
 
 func (c *counting) file(e *Entry, g *Sighting, u *LayerUsage) {

@@ -112,6 +112,9 @@ func TestARenamedDirectoryIsNoWaste(t *testing.T) {
 	if w.Bytes != 13 || w.Hidden != 4 || w.Shown != 9 {
 		t.Errorf("%d bytes, %d hidden, %d shown; want 13, 4, 9", w.Bytes, w.Hidden, w.Shown)
 	}
+	if low, top := w.Layers[1], w.Layers[0]; low.Files != 3 || low.Dirs != 2 || top.Dirs != 2 || top.Whiteouts != 2 || top.Entries != 2 {
+		t.Errorf("lower %+v\nupper %+v", low, top)
+	}
 }
 
 func TestDuplicatesAreFoundByContent(t *testing.T) {
