@@ -43,6 +43,13 @@ func labelOf(name string) string {
 	return name
 }
 
+// CheckProperties tells why values cannot be those of a dataset, before there is one.
+// It fails with [ErrInvalid].
+func CheckProperties(values map[string]string) error {
+	_, err := checkProperties(values, onFilesystem)
+	return err
+}
+
 // checkProperties returns how values are kept, or why they cannot be.
 func checkProperties(values map[string]string, on bearer) (map[string]string, error) {
 	kept := map[string]string{}

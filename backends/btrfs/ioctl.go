@@ -20,7 +20,9 @@ const (
 	iocGetFlags     = 0x80089419 // BTRFS_IOC_SUBVOL_GETFLAGS, u64
 	iocSetFlags     = 0x4008941a // BTRFS_IOC_SUBVOL_SETFLAGS, u64
 	iocQuotaCtl     = 0xc0109428 // BTRFS_IOC_QUOTA_CTL, btrfs_ioctl_quota_ctl_args
+	iocQgroupCreate = 0x4010942a // BTRFS_IOC_QGROUP_CREATE, btrfs_ioctl_qgroup_create_args
 	iocQgroupLimit  = 0x8030942b // BTRFS_IOC_QGROUP_LIMIT, btrfs_ioctl_qgroup_limit_args
+	iocInoLookup    = 0xd0009412 // BTRFS_IOC_INO_LOOKUP, btrfs_ioctl_ino_lookup_args
 
 	subvolReadOnly = 1 << 1 // BTRFS_SUBVOL_RDONLY
 	quotaEnable    = 1      // BTRFS_QUOTA_CTL_ENABLE
@@ -133,11 +135,40 @@ func isSubvolume(path string) bool {
 	return unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR && st.Ino == rootInode
 }
 
-// destroySubvolume deletes a subvolume and those that are nested in it. Who may not
-// have the kernel do it (only root may, unless the filesystem is mounted with
-// user_subvol_rm_allowed) empties it, and removes it then as a directory, which Linux
-// allows from 4.18 on.
+// subvolumeID returns the number of a subvolume, which its quota group has too.
+func subvolumeID(path string) (uint64, error) {
+	arg := make([]byte, volArgsSize) // the tree 0 is that of the directory
+	binary.NativeEndian.PutUint64(arg[8:], rootInode)
+	if err := ioctl(path, iocInoLookup, arg); err != nil {
+		return 0, fmt.Errorf("number of subvolume %s: %w", path, err)
+	}
+	return binary.NativeEndian.Uint64(arg), nil
+}
+
+// destroySubvolume deletes a subvolume and those that are nested in it, each with its
+// quota group.
 func destroySubvolume(path string) error {
+	id, unknown := subvolumeID(path)
+	if err := destroyTree(path); err != nil {
+		return err
+	}
+	if unknown != nil {
+		return nil
+	}
+	group := make([]byte, 16) // to be removed, not created
+	binary.NativeEndian.PutUint64(group[8:], id)
+	// It bounds nothing any more, so what is left of it only takes a line in a list:
+	// without quotas there is none (ENOTCONN, ENOENT), not everybody may (EPERM), and
+	// from 6.10 on the kernel refuses (EBUSY) and removes it with the last block of the
+	// subvolume (btrfs_qgroup_cleanup_dropped_subvolume).
+	_ = ioctl(filepath.Dir(path), iocQgroupCreate, group)
+	return nil
+}
+
+// destroyTree deletes a subvolume. Who may not have the kernel do it (only root may,
+// unless the filesystem is mounted with user_subvol_rm_allowed) empties it, and removes
+// it then as a directory, which Linux allows from 4.18 on.
+func destroyTree(path string) error {
 	err := byName(iocSnapDestroy, path, make([]byte, volArgsSize), volArgsName)
 	switch {
 	case err == nil, errors.Is(err, unix.ENOENT):

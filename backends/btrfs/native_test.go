@@ -2,12 +2,14 @@ package btrfs
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -109,6 +111,54 @@ func TestNativeSubvolumes(t *testing.T) {
 	}
 	if _, err := Open(driver.Config{Root: root, Engine: driver.Userspace}); !errors.Is(err, driver.ErrUnsupported) {
 		t.Errorf("subvolumes of the kernel opened by the userspace engine: %v", err)
+	}
+}
+
+// What bounded a layer goes with it: a host that makes and removes thousands of layers
+// does not gather thousands of quota groups.
+func TestQuotaGroupsGoWithTheirLayers(t *testing.T) {
+	mnt := onBtrfs(t)
+	if err := unix.Mount("", mnt, "", unix.MS_REMOUNT, "commit=1"); err != nil { // seconds between its transactions
+		t.Fatal(err)
+	}
+	d, err := Open(driver.Config{Root: filepath.Join(mnt, "root"), Engine: driver.Native})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	groups := func() []string {
+		t.Helper()
+		info := make([]byte, 1024) // btrfs_ioctl_fs_info_args
+		if err := ioctl(mnt, 0x8400941f, info); err != nil {
+			t.Fatal(err)
+		}
+		u := info[16:32]
+		list, err := filepath.Glob(fmt.Sprintf("/sys/fs/btrfs/%x-%x-%x-%x-%x/qgroups/0_*", u[:4], u[4:6], u[6:8], u[8:10], u[10:]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	for i := range 5 {
+		id := fmt.Sprint("l", i)
+		if err := d.Create(ctx, id, "", driver.CreateOptions{Size: 8 << 20}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := len(groups()); got < 5 {
+		t.Fatalf("five bounded layers have %d quota groups", got)
+	}
+	for i := range 5 {
+		if err := d.Remove(ctx, fmt.Sprint("l", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Of what is not a layer's there is one, the filesystem's own.
+	for end := time.Now().Add(time.Minute); len(groups()) > 1; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("left behind: %q", groups())
+		}
+		// The kernel's cleaner works between its transactions.
 	}
 }
 

@@ -69,6 +69,9 @@ func kindOf(options map[string]string) (k datasets.Kind, err error) {
 			}
 			k.Properties[name] = value
 		}
+		if err := blockpool.CheckProperties(k.Properties); err != nil {
+			return k, fmt.Errorf("option property: %w", err)
+		}
 	}
 	if o := options["mountopt"]; o != "" {
 		k.MountOptions = []string{o}
