@@ -1,54 +1,12 @@
 package overlay2
 
 import (
-	"fmt"
-	"path/filepath"
 	"testing"
 
 	"github.com/laminafs/lamina/backends/driver"
 	"github.com/laminafs/lamina/backends/drivertest"
 )
 
-// BenchmarkCreateAndMount makes and mounts a writable layer over stacks of several
-// depths, which must not matter.
 func BenchmarkCreateAndMount(b *testing.B) {
-	for _, depth := range []int{1, 128} {
-		b.Run(fmt.Sprint(depth), func(b *testing.B) {
-			d, err := Open(driver.Config{
-				Root: filepath.Join(b.TempDir(), "root"), Engine: driver.Userspace, Servers: drivertest.Servers,
-			})
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer d.Close()
-			ok := func(err error) {
-				if err != nil {
-					b.Fatal(err)
-				}
-			}
-			ctx, parent := b.Context(), ""
-			for i := range depth {
-				id := fmt.Sprint("l", i)
-				ok(d.Create(ctx, id, parent, driver.CreateOptions{}))
-				ok(d.Commit(ctx, id))
-				parent = id
-			}
-			var create, mount float64
-			for b.Loop() {
-				start := b.Elapsed()
-				ok(d.Create(ctx, "top", parent, driver.CreateOptions{}))
-				made := b.Elapsed()
-				_, err := d.Mount(ctx, "top", driver.MountOptions{})
-				ok(err)
-				mounted := b.Elapsed()
-				create, mount = create+(made-start).Seconds(), mount+(mounted-made).Seconds()
-				b.StopTimer()
-				ok(d.Unmount(ctx, "top", "", false))
-				ok(d.Remove(ctx, "top"))
-				b.StartTimer()
-			}
-			b.ReportMetric(create*1000/float64(b.N), "create-ms")
-			b.ReportMetric(mount*1000/float64(b.N), "mount-ms")
-		})
-	}
+	drivertest.CreateAndMount(b, Open, driver.Config{Engine: driver.Userspace})
 }
