@@ -139,7 +139,7 @@ func (d *volumes) Apply(ctx context.Context, id string, archive io.Reader, o tre
 		if err := rootdir.ReplaceJSON(d.recordPath(id), r); err != nil {
 			return err
 		}
-		root, err = d.enter(ctx, r)
+		root, err = d.enter(ctx, r, true)
 		return err
 	})
 	if err != nil {

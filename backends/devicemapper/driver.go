@@ -1,6 +1,7 @@
 package devicemapper
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,6 +43,7 @@ type format struct {
 	Filesystem string        `json:"filesystem,omitempty"`
 	Base       uint32        `json:"base,omitempty"` // the number of the base device, 0: it is not made yet
 	BaseSize   int64         `json:"base_size,omitempty"`
+	Backing    string        `json:"backing,omitempty"` // of the userspace engine, "": loop
 }
 
 const (
@@ -102,7 +104,7 @@ func lookAt(root string) (f found, err error) {
 	if err := readJSON(filepath.Join(root, formatFile), &of); err != nil {
 		return f, err
 	}
-	return found{of.Engine, backingLoop}, nil
+	return found{of.Engine, cmp.Or(of.Backing, backingLoop)}, nil
 }
 
 // choose picks the engine, and in the settings what backs devices in userspace: what a
@@ -113,6 +115,8 @@ func choose(want driver.Engine, set *settings, f found) (driver.Choice, error) {
 	case want == driver.Userspace:
 	case f.engine == driver.Userspace:
 		obstacles = []string{"the layers here were made by the userspace engine; lamina layer convert moves layers"}
+	case set.backing != "" && f.engine == "":
+		obstacles = []string{"dm.backing=" + set.backing + " is of the userspace engine"}
 	default:
 		obstacles = nativeObstacles(set.dataDev == "" && set.thinPool == "")
 	}
@@ -138,6 +142,9 @@ func choose(want driver.Engine, set *settings, f found) (driver.Choice, error) {
 	case set.backing == "":
 		set.backing = backingDataset
 		choice.Why += "; devices are datasets: " + obstacle
+	}
+	if set.backing == backingFuse2fs {
+		return choice, fuse2fsCan(set)
 	}
 	if set.backing == backingLoop && obstacle != "" {
 		return choice, fmt.Errorf("dm.backing=loop is %w: %s", driver.ErrUnsupported, obstacle)
@@ -175,6 +182,9 @@ func (d *volumes) open(argv func(dir string) []string) error {
 		switch {
 		case isNew:
 			d.format = format{Version: version, Driver: Name, Engine: d.choice.Engine, BlockSize: d.set.blockSize}
+			if d.byFuse2fs() {
+				d.format.Backing = backingFuse2fs
+			}
 		case err != nil:
 			return err
 		case d.format.Version != version:
@@ -216,7 +226,7 @@ func (d *volumes) base(ctx context.Context) error {
 	if fstype == "" {
 		fstype = chooseFilesystem(d.choice.Engine)
 	}
-	if o := filesystemObstacle(fstype); o != "" {
+	if o := filesystemObstacle(fstype); o != "" && !d.byFuse2fs() {
 		return errors.New(o)
 	}
 	id, err := d.newDevice(ctx, "base")
@@ -231,9 +241,13 @@ func (d *volumes) base(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = makeFilesystem(fstype, dev.path, d.set.mkfsArgs)
+	further := d.set.mkfsArgs
+	if d.byFuse2fs() {
+		further = append([]string{"-O", "^has_journal"}, further...) // fuse2fs has no use for one
+	}
+	err = makeFilesystem(fstype, dev.path, further)
 	if err == nil {
-		err = d.borrow(dev.path, fstype, false, func(dir string) error { return os.Mkdir(filepath.Join(dir, rootDir), 0o755) })
+		err = d.borrow(id, dev.path, fstype, false, func(dir string) error { return os.Mkdir(filepath.Join(dir, rootDir), 0o755) })
 	}
 	if err := errors.Join(err, dev.release()); err != nil {
 		return fmt.Errorf("base device: %w", err)
@@ -263,7 +277,11 @@ func (d *volumes) grow(ctx context.Context, id uint32, size int64) error {
 	if err != nil {
 		return err
 	}
-	err = d.borrow(dev.path, d.format.Filesystem, false, func(dir string) error { return growFilesystem(d.format.Filesystem, dir, size) })
+	if d.byFuse2fs() {
+		err = unix.EPERM
+	} else {
+		err = d.borrow(id, dev.path, d.format.Filesystem, false, func(dir string) error { return growFilesystem(d.format.Filesystem, dir, size) })
+	}
 	if errors.Is(err, unix.EPERM) && d.format.Filesystem == ext4 {
 		err = growUnmounted(dev.path) // ext4 wants CAP_SYS_RESOURCE, which containers' root has not
 	}
@@ -274,18 +292,23 @@ func (d *volumes) grow(ctx context.Context, id uint32, size int64) error {
 }
 
 // borrow mounts a device for as long as use takes. The lock is held.
-func (d *volumes) borrow(dev, fstype string, readOnly bool, use func(dir string) error) error {
+func (d *volumes) borrow(id uint32, dev, fstype string, readOnly bool, use func(dir string) error) error {
 	dir, err := os.MkdirTemp(d.path("tmp"), "mount-")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(dir) // else swept
-	if err := mountDevice(dev, dir, fstype, readOnly, d.set.mountOptions); err != nil {
+	if d.byFuse2fs() {
+		err = d.fuse2fs(id, dev, dir, "", readOnly, nil)
+	} else {
+		err = mountDevice(dev, dir, fstype, readOnly, d.set.mountOptions)
+	}
+	if err != nil {
 		return err
 	}
 	err = use(dir)
-	if e := unix.Unmount(dir, unix.MNT_DETACH); err == nil && e != nil {
-		err = os.NewSyscallError("umount "+dir, e)
+	if e := d.unmountView(dir, true); err == nil {
+		err = e
 	}
 	return err
 }

@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/laminafs/lamina/backends/driver"
 	"github.com/laminafs/lamina/backends/driver/layerdir"
 	"github.com/laminafs/lamina/backends/driver/rootdir"
@@ -53,9 +51,12 @@ func (d *volumes) mount(ctx context.Context, id string, o driver.MountOptions) (
 		return "", err
 	}
 	d.steps("mount")
-	if len(at) > 0 {
+	switch {
+	case len(at) > 0 && d.byFuse2fs() && !r.Committed:
+		err = fmt.Errorf("a second view of an active layer is %w by fuse2fs: it would not see what the first holds back", driver.ErrUnsupported)
+	case len(at) > 0 && !d.byFuse2fs():
 		err = layerdir.BindMount(at[0], target, true)
-	} else {
+	default:
 		err = d.show(ctx, r, target, o)
 	}
 	if err != nil {
@@ -83,7 +84,14 @@ func (d *volumes) target(id, asked string) (string, error) {
 
 // show mounts the device of a layer out of sight, and its rootfs on target.
 func (d *volumes) show(ctx context.Context, r *record, target string, o driver.MountOptions) error {
-	return d.withDevice(ctx, r, o.Options, func(dir string) error {
+	if d.byFuse2fs() {
+		dev, err := d.pool.activate(ctx, r.DeviceID, r.DeviceSize)
+		if err != nil {
+			return err
+		}
+		return d.fuse2fs(r.DeviceID, dev.path, target, rootDir, o.ReadOnly || r.Committed, append([]string{d.set.mountOptions}, o.Options...))
+	}
+	return d.withDevice(ctx, r, true, o.Options, func(dir string) error {
 		return layerdir.BindMount(dir, target, o.ReadOnly && !r.Committed)
 	})
 }
@@ -92,8 +100,9 @@ func (d *volumes) show(ctx context.Context, r *record, target string, o driver.M
 // use makes of the directory, a bind mount or a descriptor, keeps the device.
 //
 // The filesystem of a committed layer is read-only as a whole. That of an active one is
-// not, so that it can be mounted for writing beside a view that only looks.
-func (d *volumes) withDevice(ctx context.Context, r *record, options []string, use func(dir string) error) error {
+// not, so that it can be mounted for writing beside a view that only looks; fuse2fs has
+// no filesystem that could be both.
+func (d *volumes) withDevice(ctx context.Context, r *record, write bool, options []string, use func(dir string) error) error {
 	dev, err := d.pool.activate(ctx, r.DeviceID, r.DeviceSize)
 	if err != nil {
 		return err
@@ -102,16 +111,23 @@ func (d *volumes) withDevice(ctx context.Context, r *record, options []string, u
 	if err != nil {
 		return errors.Join(err, dev.release())
 	}
-	err = mountDevice(dev.path, dir, d.format.Filesystem, r.Committed, append([]string{d.set.mountOptions}, options...)...)
+	options = append([]string{d.set.mountOptions}, options...)
+	at := filepath.Join(dir, rootDir)
+	if d.byFuse2fs() {
+		at = dir
+		err = d.fuse2fs(r.DeviceID, dev.path, dir, rootDir, r.Committed || !write, options)
+	} else {
+		err = mountDevice(dev.path, dir, d.format.Filesystem, r.Committed, options...)
+	}
 	if err == nil {
 		if d.format.Filesystem == xfs {
 			err = setRetries(dev.path, d.set.xfsRetries)
 		}
 		if err == nil {
-			err = use(filepath.Join(dir, rootDir))
+			err = use(at)
 		}
-		if e := unix.Unmount(dir, unix.MNT_DETACH); err == nil && e != nil {
-			err = os.NewSyscallError("umount "+dir, e)
+		if e := d.unmountView(dir, true); err == nil {
+			err = e
 		}
 	}
 	_ = os.Remove(dir) // else swept
@@ -120,14 +136,14 @@ func (d *volumes) withDevice(ctx context.Context, r *record, options []string, u
 
 // enter opens the directory of a layer that need not be mounted. The device stays for
 // as long as it is open. The lock is held.
-func (d *volumes) enter(ctx context.Context, r *record) (root layer.Dir, err error) {
+func (d *volumes) enter(ctx context.Context, r *record, write bool) (root layer.Dir, err error) {
 	if at, err := d.mounts(r.ID); err != nil || len(at) > 0 {
 		if err != nil {
 			return nil, err
 		}
 		return layer.OpenHostShared(at[0])
 	}
-	err = d.withDevice(ctx, r, nil, func(dir string) error {
+	err = d.withDevice(ctx, r, write, nil, func(dir string) error {
 		root, err = layer.OpenHostShared(dir)
 		return err
 	})
@@ -168,14 +184,10 @@ func (d *volumes) unmount(id, path string, lazy bool) error {
 	if len(gone) == 0 {
 		return driver.ErrNotMounted
 	}
-	flags := 0
-	if lazy {
-		flags = unix.MNT_DETACH
-	}
 	for _, target := range gone {
 		d.steps("unmount")
-		if err := unix.Unmount(target, flags); err != nil {
-			return fmt.Errorf("unmount %s: %w", target, err)
+		if err := d.unmountView(target, lazy); err != nil {
+			return err
 		}
 		at = slices.DeleteFunc(slices.Clone(at), func(t string) bool { return t == target })
 		d.steps("unmounted")

@@ -39,6 +39,7 @@ const noLVM = "lamina leaves volume groups to LVM: make a thin pool with lvcreat
 const (
 	backingLoop    = "loop"
 	backingDataset = "dataset"
+	backingFuse2fs = "fuse2fs"
 )
 
 // knownOptions are listed as their users know them, behind "dm.".
@@ -59,7 +60,7 @@ var knownOptions = []driver.Option{
 	{Name: "use_deferred_deletion", Accepts: "true, false", Help: "a layer can be removed while something has it open still, and is deleted later, true"},
 	{Name: "xfs_nospace_max_retries", Accepts: "a number, -1 for ever", Help: "how often xfs tries again to write metadata when the pool is full"},
 	{Name: "size", Accepts: "bytes", Help: "size of each layer that has none of its own; that of the base device, or larger"},
-	{Name: "backing", Accepts: "loop, dataset", Help: "what a device is in the userspace engine: a loop device with a filesystem of the kernel's, for root, or a dataset of limited size; of a new root"},
+	{Name: "backing", Accepts: "loop, dataset, fuse2fs", Help: "what a device is in the userspace engine: a loop device with a filesystem of the kernel's, for root, a dataset of limited size, or an ext4 that fuse2fs serves; of a new root"},
 	{Name: "override_udev_sync_check", Accepts: "true, false", Help: "no effect: nothing here waits for udev"},
 	{Name: "libdm_log_level", Accepts: "a number", Help: "no effect: the library is not used"},
 	{Name: "directlvm_device", Refused: noLVM},
@@ -152,8 +153,8 @@ func (s *settings) take(name, value string) (err error) {
 		s.thinPool = strings.TrimPrefix(value, "/dev/mapper/")
 	case "backing":
 		s.backing = value
-		if value != backingLoop && value != backingDataset {
-			err = fmt.Errorf("%w: accepted are loop and dataset", driver.ErrUnsupported)
+		if value != backingLoop && value != backingDataset && value != backingFuse2fs {
+			err = fmt.Errorf("%w: accepted are loop, dataset and fuse2fs", driver.ErrUnsupported)
 		}
 	case "blkdiscard":
 		s.discard = new(bool)

@@ -54,7 +54,7 @@ func TestOptions(t *testing.T) {
 		"dm.thinpooldev=p|dm.loopdatasize=1g":                            "as it was made",
 		"dm.datadev=/dev/d|dm.metadatadev=/dev/m|dm.loopmetadatasize=1g": "their sizes",
 		"dm.bogus=1":     "no such option",
-		"dm.backing=lvm": "loop and dataset",
+		"dm.backing=lvm": "loop, dataset and fuse2fs",
 	} {
 		_, err := parseOptions(strings.Split(given, "|"))
 		var e *driver.Error

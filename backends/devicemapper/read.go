@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/laminafs/lamina/backends/driver"
 	"github.com/laminafs/lamina/backends/tree"
@@ -23,7 +24,7 @@ func (d *volumes) view(ctx context.Context, id string) (v *tree.View, r *record,
 		if r, err = d.record(id); err != nil {
 			return err
 		}
-		root, err = d.enter(ctx, r)
+		root, err = d.enter(ctx, r, false)
 		return err
 	})
 	if err != nil {
@@ -65,7 +66,11 @@ func (d *volumes) compare(ctx context.Context, id string, use func(old, new *tre
 		return err
 	}
 	defer old.Close()
-	return use(old, new, tree.CompareOptions{Since: r.Created.Add(-tick)})
+	since := r.Created
+	if d.byFuse2fs() {
+		since = since.Truncate(time.Second) // its times have no parts of seconds
+	}
+	return use(old, new, tree.CompareOptions{Since: since.Add(-tick)})
 }
 
 // Usage counts the files that the layer added or changed. What the pool holds for it

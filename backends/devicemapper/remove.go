@@ -111,7 +111,7 @@ func (d *volumes) sweepTemporary(context.Context) (swept []string, err error) {
 	}
 	for _, e := range entries {
 		path := d.path("tmp", e.Name())
-		for unix.Unmount(path, unix.MNT_DETACH) == nil {
+		for d.unmountView(path, true) == nil {
 		}
 		if err := os.Remove(path); err != nil {
 			return swept, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -127,6 +128,9 @@ func (p *volumePool) activate(ctx context.Context, id uint32, size int64) (devic
 	if err != nil {
 		return device{}, err
 	}
+	if p.set.backing == backingFuse2fs {
+		return device{file, func() error { return nil }}, p.fits(ctx, id, file, size)
+	}
 	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		// One that is there is the only one that may be: two over a file would each have
 		// a cache of their own.
@@ -145,14 +149,8 @@ func (p *volumePool) activate(ctx context.Context, id uint32, size int64) (devic
 			return device{}, err
 		}
 	}
-	st, err := os.Stat(file)
-	if err != nil {
+	if err := p.fits(ctx, id, file, size); err != nil {
 		return device{}, err
-	}
-	if st.Size() < size {
-		if err := p.resize(ctx, id, size); err != nil {
-			return device{}, err
-		}
 	}
 	l, err := loopdev.Attach(file, loopdev.Options{Direct: true})
 	if err != nil {
@@ -161,8 +159,20 @@ func (p *volumePool) activate(ctx context.Context, id uint32, size int64) (devic
 	return device{l.Path(), l.Close}, nil
 }
 
-// gone waits until no loop device is over a volume.
+// fits makes a volume larger that is not as large as it is to be.
+func (p *volumePool) fits(ctx context.Context, id uint32, file string, size int64) error {
+	st, err := os.Stat(file)
+	if err != nil || st.Size() >= size {
+		return err
+	}
+	return p.resize(ctx, id, size)
+}
+
+// gone waits until no loop device is over a volume, and nobody serves it.
 func (p *volumePool) gone(id uint32) error {
+	if p.set.backing == backingFuse2fs {
+		return unserved(filepath.Join(filepath.Dir(p.place.Dir), "devices", strconv.FormatUint(uint64(id), 10)))
+	}
 	if p.dir == "" {
 		// Not shown by this process, perhaps by another.
 		list, err := poolserver.ExportList.Call(context.Background(), p.client, poolserver.None{})

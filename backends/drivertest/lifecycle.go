@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -46,6 +47,7 @@ func testLifecycle(t *testing.T, b *bench) {
 	r.create("two", "base")
 	dir := r.mount("one")
 	reads(t, dir+"/etc/motd", "hello")
+	time.Sleep(b.subject.TimeUnit)
 	write(t, dir+"/etc/motd", "changed")
 	r.ok(os.Remove(dir + "/etc/passwd"))
 	if at, err := r.Mounts("one"); err != nil || len(at) > 1 || len(at) == 1 && at[0] != dir {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/laminafs/lamina/backends/driver"
 )
@@ -17,6 +18,9 @@ type Subject struct {
 	Deepest int
 	// Clean takes away of a root what os.RemoveAll cannot; nil for nothing.
 	Clean func(root string) error
+	// TimeUnit is in what times of files are told, when that is coarser than a clock's
+	// tick: what happens to a directory within one cannot be seen of it.
+	TimeUnit time.Duration
 }
 
 // Run runs the suite with each engine.

@@ -132,10 +132,29 @@ func (d *hostDir) ReadDir() ([]Dirent, error) {
 			return nil, err
 		}
 		if n == 0 {
-			return out, nil
+			return d.numbered(out), nil
 		}
 		out = parseDirents((*bp)[:n], out)
 	}
+}
+
+// unknownIno is what libfuse lists for a file whose number its filesystem has not told
+// (FUSE_UNKNOWN_INO); stat(2) may know better.
+const unknownIno = 0xffffffff
+
+// numbered asks for the numbers that the listing lacks. What is gone meanwhile keeps
+// its entry.
+func (d *hostDir) numbered(list []Dirent) []Dirent {
+	for i := range list {
+		e := &list[i]
+		if e.Ino != unknownIno {
+			continue
+		}
+		if st, err := d.StatAt(e.Name); err == nil {
+			e.Ino, e.Type = st.Ino, st.Type()
+		}
+	}
+	return list
 }
 
 func (d *hostDir) Mkdir(name string, mode uint32) error {
