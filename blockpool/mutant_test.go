@@ -49,9 +49,9 @@ func TestEachBrokenRuleIsNoticed(t *testing.T) {
 
 // suite runs the tests that are about promises, in a short form.
 func suite(binary string, rule mutant.Rule) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 16*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, "-test.failfast", "-test.timeout=4m",
+	cmd := exec.CommandContext(ctx, binary, "-test.failfast", "-test.timeout=15m",
 		"-test.run=^Test(AfterAnyCrash|ACrashDuring|Volumes|Damage|EachReplica|AReplica|WhatIsBeingRead|DatasetsAreWhat)")
 	cmd.Env = append(os.Environ(), "LAMINA_MUTANT="+string(rule), "LAMINA_MODEL_OPS=1500", "LAMINA_CRASH_STATES=4000",
 		"LAMINA_RECOVERY_STATES=500", "LAMINA_TREE_SEEDS=3", "LAMINA_DAMAGES=300", "LAMINA_METADATA_DAMAGES=60")
