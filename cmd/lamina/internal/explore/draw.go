@@ -15,6 +15,8 @@ import (
 type painter struct {
 	tcell.Screen
 	colour bool
+	early  []tcell.Event // that came while a layer was read
+	quit   bool          // was asked for while a layer was read
 }
 
 // leftWidth is how wide the layers are shown on a screen of a width.

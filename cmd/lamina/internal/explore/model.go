@@ -13,7 +13,7 @@ import (
 type Model struct {
 	stack   *inspect.Stack
 	ctx     context.Context
-	loading func(entries int) // draws the progress of a walk
+	loading func(entries int) (stop bool) // draws the progress of a walk
 
 	inTree  bool // the right side has the keys
 	layer   int  // index in the stack's Layers of the chosen one
@@ -30,8 +30,9 @@ type Model struct {
 	Height  int // lines of the lists
 }
 
-// New returns a model that shows the top layer.
-func New(ctx context.Context, s *inspect.Stack, loading func(entries int)) (*Model, error) {
+// New returns a model that shows the top layer. loading is told how many entries of a
+// layer were read, now and then; what it then returns can end the reading: ErrStopped.
+func New(ctx context.Context, s *inspect.Stack, loading func(entries int) (stop bool)) (*Model, error) {
 	m := &Model{stack: s, ctx: ctx, loading: loading, Height: 20, inTree: true}
 	return m, m.choose(0)
 }
@@ -53,6 +54,10 @@ func (m *Model) choose(i int) error {
 		})
 	}
 	root, failed, err := load(m.ctx, m.stack, m.stack.Number(i), m.loading)
+	if err == ErrStopped && m.root != nil {
+		m.message = fmt.Sprintf("reading layer %d was stopped", m.stack.Number(i))
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -22,14 +22,17 @@ func Run(ctx context.Context, s *inspect.Stack) error {
 	}
 	// Fini also runs when something panics, so that the terminal stays usable.
 	defer screen.Fini()
-	p := &painter{screen, screen.Colors() > 1 && os.Getenv("NO_COLOR") == ""}
+	p := &painter{Screen: screen, colour: screen.Colors() > 1 && os.Getenv("NO_COLOR") == ""}
 	m, err := New(ctx, s, p.progress)
+	if err == ErrStopped {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	for {
+	for !p.quit {
 		p.draw(m)
-		switch ev := screen.PollEvent().(type) {
+		switch ev := p.next().(type) {
 		case nil:
 			return nil // the terminal went away
 		case *tcell.EventResize:
@@ -44,13 +47,44 @@ func Run(ctx context.Context, s *inspect.Stack) error {
 			return nil
 		}
 	}
+	return nil
 }
 
-// progress tells that a layer is being read.
-func (p *painter) progress(entries int) {
+// next returns the next event, those first that came while a layer was read.
+func (p *painter) next() tcell.Event {
+	if len(p.early) == 0 {
+		return p.PollEvent()
+	}
+	ev := p.early[0]
+	p.early = p.early[1:]
+	return ev
+}
+
+// progress tells that a layer is being read, and whether the user has had enough of
+// it: esc stops, q quits. Other keys are for what comes then.
+func (p *painter) progress(entries int) (stop bool) {
 	w, h := p.Size()
-	p.text(0, h-2, w, fmt.Sprintf("reading … %d entries", entries), plain)
+	p.text(0, h-2, w, fmt.Sprintf("reading … %d entries  (Esc stops, q quits)", entries), plain)
 	p.Show()
+	for p.HasPendingEvent() {
+		ev := p.PollEvent()
+		if ev == nil {
+			return true
+		}
+		k, ok := ev.(*tcell.EventKey)
+		switch {
+		case !ok:
+			p.early = append(p.early, ev)
+		case keyOf(k) == "q", keyOf(k) == "ctrl-c":
+			p.quit = true
+			return true
+		case keyOf(k) == "esc":
+			return true
+		default:
+			p.early = append(p.early, ev)
+		}
+	}
+	return false
 }
 
 var keyNames = map[tcell.Key]Key{

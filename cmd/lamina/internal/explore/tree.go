@@ -3,6 +3,7 @@ package explore
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -46,9 +47,12 @@ func (n *node) path() string {
 	return strings.TrimPrefix(n.parent.path()+"/"+n.name, "/")
 }
 
+// ErrStopped tells that the user did not want to wait for a layer.
+var ErrStopped = errors.New("reading was stopped")
+
 // load walks the stack up to layer number and returns its tree. tell is called
-// now and then with the number of entries.
-func load(ctx context.Context, s *inspect.Stack, number int, tell func(int)) (root *node, failed int, err error) {
+// now and then with the number of entries; it returns true to end with ErrStopped.
+func load(ctx context.Context, s *inspect.Stack, number int, tell func(int) (stop bool)) (root *node, failed int, err error) {
 	part, err := s.Part(1, number)
 	if err != nil {
 		return nil, 0, err
@@ -57,8 +61,8 @@ func load(ctx context.Context, s *inspect.Stack, number int, tell func(int)) (ro
 	var at []*node // the directories on the way
 	count := 0
 	err = part.Walk(ctx, "", func(error) { failed++ }, func(e *inspect.Entry) error {
-		if count++; count%4096 == 0 {
-			tell(count)
+		if count++; count%4096 == 0 && tell(count) {
+			return ErrStopped
 		}
 		st := statusOf(e)
 		g := e.Top()
