@@ -273,7 +273,9 @@ func newLayerCommit() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		end := watchWriteOut("commit")
 		l, err := s.Commit(ctx, found.Name, arg(args, 1), store.Committed, labels)
+		end()
 		if err != nil || !f.json {
 			return err
 		}
