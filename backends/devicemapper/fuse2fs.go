@@ -161,10 +161,20 @@ func unserved(lockPath string) error {
 	}
 }
 
+// busyFor is how long a mount that is busy is tried again.
+const busyFor = 500 * time.Millisecond
+
 // unmountView takes a mount away, whoever has made it.
 func (d *volumes) unmountView(target string, lazy bool) error {
 	if d.byFuse2fs() {
-		return fusefs.Unmount(target, lazy)
+		// Seen on a machine with much to do: the mount is busy for a moment after its
+		// last file was closed.
+		for end := time.Now().Add(busyFor); ; time.Sleep(10 * time.Millisecond) {
+			err := fusefs.Unmount(target, lazy)
+			if !errors.Is(err, unix.EBUSY) || time.Now().After(end) {
+				return err
+			}
+		}
 	}
 	flags := 0
 	if lazy {
