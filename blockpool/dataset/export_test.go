@@ -5,6 +5,9 @@ import "context"
 // In tests nodes lose their inodes as soon as another one of the shard is asked for.
 func init() { KeepInodes(0) }
 
+// KeyLink begins the keys of the further names of files.
+const KeyLink = keyLink
+
 // KeptInodes is how many inodes the nodes of a shard keep outside of tests.
 var KeptInodes = maxLoaded
 

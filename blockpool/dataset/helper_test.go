@@ -240,7 +240,15 @@ func (m *mount) getxattr(path, attr string) (value string, err error) {
 }
 
 // list returns the names in a directory, sorted.
-func (m *mount) list(path string) (names []string) {
+func (m *mount) list(path string) []string {
+	m.Helper()
+	names := m.listing(path)
+	slices.Sort(names)
+	return names
+}
+
+// listing returns the names in a directory in the order in which they are listed.
+func (m *mount) listing(path string) (names []string) {
 	m.Helper()
 	n := m.at(path)
 	defer m.Forget(n, 1)
@@ -251,7 +259,6 @@ func (m *mount) list(path string) (names []string) {
 	if err != nil {
 		m.Fatal(err)
 	}
-	slices.Sort(names)
 	return names
 }
 

@@ -142,14 +142,7 @@ func (s *step) dropLink(n *Node, in *inode, dir, pos uint64) error {
 		s.Delete(linkKey(n.object, dir, pos))
 		return nil
 	}
-	found := false
-	err := s.v.items(linkKey(n.object, 0, 0), linkKey(n.object+1, 0, 0), func(key, _ []byte) (bool, error) {
-		var object uint64
-		if found = keyNumbers(key, &object, &in.parent, &in.pos); !found {
-			return false, damagedf("key %x of a link", key)
-		}
-		return false, nil
-	})
+	found, err := s.nextLink(n, in)
 	if err == nil && !found {
 		err = damagedf("%d links, and no further name", in.nlink+1)
 	}
@@ -158,6 +151,25 @@ func (s *step) dropLink(n *Node, in *inode, dir, pos uint64) error {
 	}
 	s.Delete(linkKey(n.object, in.parent, in.pos))
 	return nil
+}
+
+// nextLink has an inode tell the name behind the one that it tells, or the first one
+// where that is the last. Names mostly go in the order of a listing, which is that of
+// their items too: so the next one is near. In front of it are all that went before,
+// and each look from there would pass them one by one until their txg is written.
+func (s *step) nextLink(n *Node, in *inode) (found bool, err error) {
+	first, told, end := linkKey(n.object, 0, 0), linkKey(n.object, in.parent, in.pos), linkKey(n.object+1, 0, 0)
+	take := func(key, _ []byte) (bool, error) {
+		var object uint64
+		if found = keyNumbers(key, &object, &in.parent, &in.pos); !found {
+			return false, damagedf("key %x of a link", key)
+		}
+		return false, nil
+	}
+	if err = s.v.items(told, end, take); err == nil && !found {
+		err = s.v.items(first, told, take)
+	}
+	return found, err
 }
 
 // moveLink notes that a name of an object is at another place.
