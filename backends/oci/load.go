@@ -95,6 +95,9 @@ func load(ctx context.Context, s *store.Store, r io.Reader, o LoadOptions) ([]st
 	if err != nil && err != io.EOF {
 		return nil, err
 	}
+	if len(head) == 0 {
+		return nil, errors.New("the archive is empty; whoever was to write it has failed, or stdin is no pipe: name a FILE")
+	}
 	if !looksLikeImage(head) {
 		return loadRootfs(ctx, s, b, o)
 	}

@@ -135,7 +135,7 @@ func TestStoreCommandsSayWhatIsWrong(t *testing.T) {
 		{"info --engine fast", exitFailure, "auto, native, userspace"},
 		{"info --driver-option overlay2.speed=1", exitFailure, "size, inodes"},
 		{"image save --format zip x", exitFailure, "x"},
-		{"image load", exitUsage, "name a FILE"},
+		{"image load", exitFailure, "the archive is empty"},
 	} {
 		r := lamina(t, append(strings.Fields(c.args), "--root", root)...)
 		if r.status != c.status || !strings.Contains(r.stderr, c.says) {
