@@ -17,6 +17,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -82,6 +83,8 @@ func run(args []string, out io.Writer) error {
 		return err
 	}
 	r := measure(dir, o)
+	r.Notes = append(r.Notes, fmt.Sprintf("%d rounds of a tree of %d files, %d MB, %d random writes, snapshots of %d files, %d clones; %d processors",
+		o.rounds, o.files, o.size>>20, o.ops, o.many, o.clones, runtime.NumCPU()))
 	if _, err := io.WriteString(out, r.Table()); err != nil {
 		return err
 	}
