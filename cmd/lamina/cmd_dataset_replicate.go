@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -184,6 +185,7 @@ func receiveMany(ctx context.Context, c *poolserver.Client, top string, in *repl
 		}
 		return top + "/" + below
 	}
+	topSet := false
 	for {
 		e, err := in.Next()
 		if err == io.EOF {
@@ -217,7 +219,12 @@ func receiveMany(ctx context.Context, c *poolserver.Client, top string, in *repl
 				return err
 			}
 		}
-		if set := r.propertiesOf(e); len(set) > 0 {
+		set := r.propertiesOf(e)
+		if e.Dataset == "" && !topSet {
+			topSet = true
+			maps.Copy(set, r.set)
+		}
+		if len(set) > 0 {
 			if _, err := poolserver.DatasetSet.Call(ctx, c, poolserver.SetDatasets{Names: []string{place(e.Dataset)}, Properties: set}); err != nil {
 				return fmt.Errorf("set the properties of %s: %w; leave one out with -x", place(e.Dataset), err)
 			}
@@ -225,16 +232,11 @@ func receiveMany(ctx context.Context, c *poolserver.Client, top string, in *repl
 	}
 }
 
-// propertiesOf returns what is to be set with an entry.
+// propertiesOf returns what is to be set with an entry, as the stream says it.
 func (r *receiving) propertiesOf(e replication.Entry) map[string]string {
 	set := map[string]string{}
 	for name, value := range e.Properties {
 		if _, ours := r.set[name]; !ours && !slices.Contains(r.exclude, name) {
-			set[name] = value
-		}
-	}
-	if e.Dataset == "" && e.From == "" { // with the first stream of the topmost one
-		for name, value := range r.set {
 			set[name] = value
 		}
 	}

@@ -40,7 +40,8 @@ func TestTreesOfDatasetsAreReplicated(t *testing.T) {
 			grep -q 'send the same once more' cut
 			lamina dataset receive b/cut <stream
 			lamina dataset send a/home@1 | lamina dataset receive -o readonly=on b/one
-			lamina dataset send -I @1 a/home@3 | lamina dataset receive b/one`)
+			lamina dataset send -I @1 a/home@3 | lamina dataset receive -o com.example:by=hand b/one
+			[ "$(lamina dataset get -H -o value com.example:by b/one)" = hand ]`)
 		for _, copied := range []string{"copy@3", "cut@2", "one@3"} {
 			of, snap, _ := strings.Cut(copied, "@")
 			s.sh(`lamina dataset mount b/` + of + ` m; lamina dataset diff --json b/` + copied + ` b/` + of + ` >changed
