@@ -14,8 +14,7 @@ import (
 
 // What cannot be honoured is refused with the reason, before anything is made.
 func TestOptionsAreHonouredOrRefused(t *testing.T) {
-	root := filepath.Join(t.TempDir(), "root")
-	for option, says := range map[string]string{
+	drivertest.Refused(t, Open, map[string]string{
 		"data=raid10":    "any two devices",
 		"data=raid0":     "spreads chunks",
 		"metadata=dup":   "take raid1",
@@ -23,17 +22,7 @@ func TestOptionsAreHonouredOrRefused(t *testing.T) {
 		"data=jbod":      "accepted: single, raid1, raid5, raid6",
 		"size=lots":      "is no size",
 		"subvol=x":       "no such option",
-	} {
-		d, err := Open(driver.Config{Root: root, Engine: driver.Userspace, Options: []string{"poolsize=256m", option}, PoolServer: drivertest.PoolCommand})
-		if err == nil {
-			d.Close()
-			t.Errorf("%s was taken", option)
-			continue
-		}
-		if !strings.Contains(err.Error(), says) {
-			t.Errorf("%s: %v; want %q", option, err, says)
-		}
-	}
+	})
 }
 
 // A pool is made with the profile that was asked for, takes further devices while its

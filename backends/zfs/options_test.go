@@ -14,7 +14,7 @@ import (
 
 // What cannot be honoured is refused with the reason, before anything is made.
 func TestOptionsAreHonouredOrRefused(t *testing.T) {
-	for options, says := range map[string]string{
+	drivertest.Refused(t, Open, map[string]string{
 		"vdev=raidz9":                    "raidz9",
 		"property=compression":           "NAME=VALUE",
 		"property=compression=bzip2":     "bzip2",
@@ -25,25 +25,7 @@ func TestOptionsAreHonouredOrRefused(t *testing.T) {
 		"fsname=tank/images poolsize=1g": "the pool is there already",
 		"fsname=tank/images vdev=mirror": "the pool is there already",
 		"mountpoint=/x":                  "no such option",
-	} {
-		root := filepath.Join(t.TempDir(), "root")
-		given := strings.Fields(options)
-		if !strings.Contains(options, "fsname") {
-			given = append([]string{"poolsize=256m"}, given...)
-		}
-		d, err := Open(driver.Config{Root: root, Engine: driver.Userspace, Options: given, PoolServer: drivertest.PoolCommand})
-		if err == nil {
-			d.Close()
-			t.Errorf("%s was taken", options)
-			continue
-		}
-		if !strings.Contains(err.Error(), says) {
-			t.Errorf("%s: %v; want %q", options, err, says)
-		}
-		if _, err := os.Stat(filepath.Join(root, "pool")); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%s was refused, and left a pool", options)
-		}
-	}
+	})
 }
 
 // A pool is made of the devices and in the way that was asked for, its layers inherit
