@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -52,7 +53,7 @@ func Elsewhere(dev, target string) error {
 		if !found {
 			continue
 		}
-		writeOut("/proc/" + p.Name() + "/root" + at)
+		writeOut("/proc/"+p.Name()+"/root"+at, dev)
 		name, _ := os.ReadFile("/proc/" + p.Name() + "/comm")
 		return &ElsewhereError{Target: target, PID: pid, Command: strings.TrimSpace(string(name))}
 	}
@@ -76,13 +77,41 @@ func mountedFor(pid, dev string) (target string, found bool) {
 	return mounts[0].Mountpoint, true
 }
 
+// wayPatience is how long a way through somebody else's mounts may take.
+const wayPatience = 2 * time.Second
+
 // writeOut does what unmounting would have done. Where the place cannot be opened, the
-// kernel does it by itself in time (vm.dirty_expire_centisecs).
-func writeOut(path string) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return
+// kernel does it by itself in time (vm.dirty_expire_centisecs). The way there leads
+// through mounts of whoever made the namespace, whose servers may never answer, and may
+// lead somewhere else by now.
+func writeOut(path, dev string) {
+	opened := make(chan int, 1)
+	go func() { opened <- openOn(path, dev) }()
+	select {
+	case fd := <-opened:
+		if fd >= 0 {
+			_ = unix.Syncfs(fd) // errors stay with the files that have them
+			unix.Close(fd)
+		}
+	case <-time.After(wayPatience):
+		go func() {
+			if fd := <-opened; fd >= 0 {
+				unix.Close(fd)
+			}
+		}()
 	}
-	defer unix.Close(fd)
-	_ = unix.Syncfs(fd) // errors stay with the files that have them
+}
+
+// openOn opens a directory of a filesystem, -1 if it is not there.
+func openOn(path, dev string) int {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1
+	}
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil || fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)) != dev {
+		unix.Close(fd)
+		return -1
+	}
+	return fd
 }
